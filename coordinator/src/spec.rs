@@ -1,0 +1,482 @@
+//! What one upgrade was asked for: the whole of it, with every limit and its unit. Read from a TOML file and flags,
+//! validated once, then part of the journal.
+
+use std::time::Duration;
+
+use proto::jobs::{ResubmitPolicy, Table};
+use serde::{Deserialize, Serialize};
+
+/// The spec of one upgrade. Every field has a default but the cluster and the target version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradeSpec {
+    /// Identifier or ARN of the cluster.
+    pub cluster: String,
+    /// Target version: a major (`16`) or a full version (`16.9`).
+    pub to: String,
+    #[serde(default)]
+    pub reboot: Reboot,
+    #[serde(default)]
+    pub ingestion: Ingestion,
+    #[serde(default)]
+    pub purge: Purge,
+    #[serde(default)]
+    pub provisioning: Provisioning,
+    #[serde(default)]
+    pub vacuum: Vacuum,
+    #[serde(default)]
+    pub replication: Replication,
+    #[serde(default)]
+    pub verify: Verify,
+    #[serde(default)]
+    pub switchover: Switchover,
+    #[serde(default)]
+    pub after: After,
+    #[serde(default)]
+    pub cleanup: Cleanup,
+    /// Tables without a key that the operator approves to give `REPLICA IDENTITY FULL` (`database.schema.table`).
+    #[serde(default)]
+    pub replica_identity_full: Vec<String>,
+    /// Findings of preflight that the operator accepts, by code.
+    #[serde(default)]
+    pub accept: Vec<String>,
+    /// How often the upgrade may start again from provisioning after the deployment was degraded or failed.
+    #[serde(default)]
+    pub retries: u32,
+}
+
+/// The one reboot that static parameters need.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reboot {
+    /// `approve` waits for `pilot approve ID reboot`; `allow` goes on by itself.
+    pub policy: RebootPolicy,
+    /// How long a reboot may take until the writer answers in sync, in seconds.
+    pub seconds_max: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RebootPolicy {
+    Approve,
+    Allow,
+}
+
+/// When ingestion is paused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ingestion {
+    /// `moments`: only around the reboot and in the hold; `replication`: from the end of provisioning to the switchover as well.
+    pub pause: PauseFor,
+    /// No pause is longer than this, in seconds.
+    pub max_pause_seconds: u64,
+    /// How long the source keeps what is not ingested, in seconds; `max_pause_seconds` may not be above it.
+    pub source_retention_seconds: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PauseFor {
+    Moments,
+    Replication,
+}
+
+/// The idle-transaction purger (field rule 3).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Purge {
+    pub idle_grace_seconds: f64,
+    pub active_wait_seconds: f64,
+    pub age_fallback_after_seconds: f64,
+    /// `application_name`s that are never touched, here and at the cut.
+    pub allow_applications: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Provisioning {
+    /// How long AWS may take to build green, in seconds.
+    pub seconds_max: u64,
+    /// AVAILABLE must be read this often in a row, with every member available.
+    pub stable_reads: u32,
+    /// Between two reads, in seconds.
+    pub poll_seconds: f64,
+    /// How long the snapshot may take, in seconds.
+    pub snapshot_seconds_max: u64,
+    /// Partitions are made ahead to cover this many hours beyond now.
+    pub premake_hours: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Vacuum {
+    /// Connections at once.
+    pub parallel: u32,
+    /// Tables to `VACUUM FULL` on green (`database.schema.table`).
+    pub full: Vec<String>,
+    /// Tables to `REINDEX` on green.
+    pub reindex: Vec<String>,
+    pub seconds_max: u64,
+}
+
+/// Gates of the switchover that are measured before the hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Replication {
+    pub lag_bytes_max: u64,
+    pub marker_delay_ms_max: u64,
+    /// The gates must hold this long without a break, in seconds.
+    pub sustained_seconds: f64,
+    /// CloudWatch's figure must be below this, in bytes.
+    pub cloudwatch_lag_bytes_max: u64,
+    /// A CloudWatch point older than this is no point, in seconds.
+    pub cloudwatch_age_seconds_max: u64,
+    /// How long lag may take to drain, in seconds; then the upgrade unwinds.
+    pub drain_seconds_max: u64,
+    /// A slot that has not moved for this long while there is lag is stalled, in seconds.
+    pub stalled_seconds_max: u64,
+    /// Retained WAL per slot: warn, hold the switchover, unwind, in bytes.
+    pub retained_bytes_warn: u64,
+    pub retained_bytes_hold: u64,
+    pub retained_bytes_unwind: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Verify {
+    /// Names of business queries that the agents' configuration defines.
+    pub queries: Vec<String>,
+    /// Compare row hashes, not only counts.
+    pub hashes: bool,
+    pub rounds: u32,
+    pub hold_budget_ms: u64,
+    pub seconds_max: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Switchover {
+    /// `SwitchoverTimeout` of the RDS call, in seconds (30 to 3600).
+    pub timeout_seconds: u32,
+    /// AWS's revert may take this much longer, in seconds.
+    pub revert_allowance_seconds: u32,
+    /// Clients are never held longer than this, in seconds.
+    pub hold_seconds_max: u32,
+    /// Every agent must have settled the hold within this, in milliseconds.
+    pub hold_ack_ms_max: u64,
+    /// Wait for `pilot approve ID switchover`.
+    pub approve: bool,
+    /// Attempts before the upgrade unwinds.
+    pub attempts: u32,
+    /// Pause between two attempts, in seconds.
+    pub retry_after_seconds: f64,
+    /// Open transactions may finish by themselves this long before they are ended, in milliseconds.
+    pub drain_ms: u64,
+    /// Transactions older than this are ended at once, in milliseconds.
+    pub long_transaction_ms: u64,
+    /// A marker must pass every database within this, in the hold, in milliseconds.
+    pub marker_ms_max: u64,
+    /// What may be resubmitted (field rule 8). Empty: nothing.
+    pub resubmit: Vec<ResubmitPolicy>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct After {
+    /// Refresh materialized views on the new production.
+    pub refresh_views: bool,
+    /// How long an extension test may take, in seconds.
+    pub extension_test_seconds_max: u64,
+    /// How long the backlog may take to begin to fall, in seconds.
+    pub backlog_seconds_max: u64,
+    /// How long AWS may take to say SWITCHOVER_COMPLETED after green took writes, in seconds.
+    pub completed_seconds_max: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cleanup {
+    /// `approve` waits for `pilot approve ID cleanup`; `after_retention` goes on by itself when the retention is over.
+    pub policy: CleanupPolicy,
+    /// The old side is kept this long after the switchover, in seconds.
+    pub retention_seconds: u64,
+    /// No client may have been seen on the old side for this long, in seconds.
+    pub quiet_seconds: u64,
+    pub final_snapshot: bool,
+    pub delete_automated_backups: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CleanupPolicy {
+    Approve,
+    AfterRetention,
+}
+
+impl Default for Reboot {
+    fn default() -> Reboot {
+        Reboot { policy: RebootPolicy::Approve, seconds_max: 900 }
+    }
+}
+
+impl Default for Ingestion {
+    fn default() -> Ingestion {
+        Ingestion { pause: PauseFor::Moments, max_pause_seconds: 1800, source_retention_seconds: None }
+    }
+}
+
+impl Default for Purge {
+    fn default() -> Purge {
+        Purge {
+            idle_grace_seconds: 30.0,
+            active_wait_seconds: 600.0,
+            age_fallback_after_seconds: 300.0,
+            allow_applications: Vec::new(),
+        }
+    }
+}
+
+impl Default for Provisioning {
+    fn default() -> Provisioning {
+        Provisioning {
+            seconds_max: 4 * 3600,
+            stable_reads: 3,
+            poll_seconds: 15.0,
+            snapshot_seconds_max: 2 * 3600,
+            premake_hours: 72,
+        }
+    }
+}
+
+impl Default for Vacuum {
+    fn default() -> Vacuum {
+        Vacuum { parallel: 4, full: Vec::new(), reindex: Vec::new(), seconds_max: 6 * 3600 }
+    }
+}
+
+impl Default for Replication {
+    fn default() -> Replication {
+        Replication {
+            lag_bytes_max: 4 << 20,
+            marker_delay_ms_max: 1000,
+            sustained_seconds: 30.0,
+            cloudwatch_lag_bytes_max: 256 << 20,
+            cloudwatch_age_seconds_max: 300,
+            drain_seconds_max: 6 * 3600,
+            stalled_seconds_max: 900,
+            retained_bytes_warn: 20 << 30,
+            retained_bytes_hold: 50 << 30,
+            retained_bytes_unwind: 200 << 30,
+        }
+    }
+}
+
+impl Default for Verify {
+    fn default() -> Verify {
+        Verify { queries: Vec::new(), hashes: true, rounds: 5, hold_budget_ms: 2000, seconds_max: 6 * 3600 }
+    }
+}
+
+impl Default for Switchover {
+    fn default() -> Switchover {
+        Switchover {
+            timeout_seconds: 300,
+            revert_allowance_seconds: 60,
+            hold_seconds_max: 420,
+            hold_ack_ms_max: 10_000,
+            approve: false,
+            attempts: 3,
+            retry_after_seconds: 60.0,
+            drain_ms: 2000,
+            long_transaction_ms: 5000,
+            marker_ms_max: 5000,
+            resubmit: Vec::new(),
+        }
+    }
+}
+
+impl Default for After {
+    fn default() -> After {
+        After {
+            refresh_views: false,
+            extension_test_seconds_max: 180,
+            backlog_seconds_max: 600,
+            completed_seconds_max: 900,
+        }
+    }
+}
+
+impl Default for Cleanup {
+    fn default() -> Cleanup {
+        Cleanup {
+            policy: CleanupPolicy::Approve,
+            retention_seconds: 24 * 3600,
+            quiet_seconds: 3600,
+            final_snapshot: true,
+            delete_automated_backups: false,
+        }
+    }
+}
+
+/// A spec that asks for something that cannot be: which field, what is wrong, what to write.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {wrong}; {cure}")]
+pub struct SpecError {
+    pub field: &'static str,
+    pub wrong: String,
+    pub cure: String,
+}
+
+impl UpgradeSpec {
+    /// A spec with every default.
+    pub fn new(cluster: impl Into<String>, to: impl Into<String>) -> UpgradeSpec {
+        UpgradeSpec {
+            cluster: cluster.into(),
+            to: to.into(),
+            reboot: Reboot::default(),
+            ingestion: Ingestion::default(),
+            purge: Purge::default(),
+            provisioning: Provisioning::default(),
+            vacuum: Vacuum::default(),
+            replication: Replication::default(),
+            verify: Verify::default(),
+            switchover: Switchover::default(),
+            after: After::default(),
+            cleanup: Cleanup::default(),
+            replica_identity_full: Vec::new(),
+            accept: Vec::new(),
+            retries: 0,
+        }
+    }
+
+    /// The target's major version.
+    pub fn to_major(&self) -> Result<u32, SpecError> {
+        let major = self.to.split('.').next().unwrap_or_default();
+        major.parse().map_err(|_| SpecError {
+            field: "to",
+            wrong: format!("{:?} is not a version", self.to),
+            cure: "write a major version as 16, or a full one as 16.9".into(),
+        })
+    }
+
+    /// Checks everything that can be checked without asking AWS or an agent.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        self.to_major()?;
+        let refuse = |field, wrong: String, cure: &str| Err(SpecError { field, wrong, cure: cure.into() });
+        let cut = &self.switchover;
+        if !(30..=3600).contains(&cut.timeout_seconds) {
+            return refuse(
+                "switchover.timeout_seconds",
+                format!("{} is outside what AWS takes", cut.timeout_seconds),
+                "use 30 to 3600",
+            );
+        }
+        let needed = cut.timeout_seconds + cut.revert_allowance_seconds;
+        if cut.hold_seconds_max < needed {
+            return refuse(
+                "switchover.hold_seconds_max",
+                format!("{} is below the switchover's time-out plus its revert allowance", cut.hold_seconds_max),
+                &format!("use at least {needed}"),
+            );
+        }
+        if cut.attempts == 0 {
+            return refuse("switchover.attempts", "0 attempts can never switch over".into(), "use at least 1");
+        }
+        if let Some(retention) = self.ingestion.source_retention_seconds
+            && self.ingestion.max_pause_seconds > retention
+        {
+            return refuse(
+                "ingestion.max_pause_seconds",
+                format!("{} is above the source's retention of {retention}", self.ingestion.max_pause_seconds),
+                "pause for less than the source keeps",
+            );
+        }
+        if self.provisioning.stable_reads == 0 || self.verify.rounds == 0 || self.vacuum.parallel == 0 {
+            return refuse(
+                "provisioning.stable_reads, verify.rounds, vacuum.parallel",
+                "none of them may be 0".into(),
+                "use at least 1",
+            );
+        }
+        if cut.resubmit.iter().any(|policy| !policy.client_does_not_retry) {
+            return refuse(
+                "switchover.resubmit",
+                "an entry does not say client_does_not_retry = true".into(),
+                "resubmit only for clients that do not retry by themselves, and say so in the entry",
+            );
+        }
+        for (field, seconds) in [
+            ("purge.idle_grace_seconds", self.purge.idle_grace_seconds),
+            ("purge.active_wait_seconds", self.purge.active_wait_seconds),
+            ("purge.age_fallback_after_seconds", self.purge.age_fallback_after_seconds),
+            ("provisioning.poll_seconds", self.provisioning.poll_seconds),
+            ("replication.sustained_seconds", self.replication.sustained_seconds),
+            ("switchover.retry_after_seconds", cut.retry_after_seconds),
+        ] {
+            if !(0.0..=86_400.0).contains(&seconds) {
+                return refuse(field, format!("{seconds} is not a time"), "use 0 to 86400 seconds");
+            }
+        }
+        for (field, names) in [
+            ("replica_identity_full", &self.replica_identity_full),
+            ("vacuum.full", &self.vacuum.full),
+            ("vacuum.reindex", &self.vacuum.reindex),
+        ] {
+            if let Err(wrong) = tables(names) {
+                return refuse(field, wrong, "write database.schema.table");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Parses names of tables as a spec writes them.
+pub fn tables(names: &[String]) -> Result<Vec<Table>, String> {
+    names.iter().map(|name| name.parse()).collect()
+}
+
+/// A duration from seconds that `validate` has accepted.
+pub fn seconds(value: f64) -> Duration {
+    Duration::from_secs_f64(value.clamp(0.0, 86_400.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        UpgradeSpec::new("orders", "16").validate().unwrap();
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error = toml::from_str::<UpgradeSpec>("cluster = 'orders'\nto = '16'\n[switchover]\ntimeout = 30").unwrap_err();
+        assert!(error.to_string().contains("timeout"), "{error}");
+    }
+
+    #[test]
+    fn what_can_never_work_is_refused_with_a_cure() {
+        let check = |field: &str, change: fn(&mut UpgradeSpec)| {
+            let mut spec = UpgradeSpec::new("orders", "16");
+            change(&mut spec);
+            let error = spec.validate().unwrap_err();
+            assert!(error.field.contains(field), "{error}");
+        };
+        check("to", |spec| spec.to = "sixteen".into());
+        check("switchover.timeout_seconds", |spec| spec.switchover.timeout_seconds = 10);
+        check("switchover.hold_seconds_max", |spec| spec.switchover.hold_seconds_max = 300);
+        check("switchover.attempts", |spec| spec.switchover.attempts = 0);
+        check("ingestion.max_pause_seconds", |spec| spec.ingestion.source_retention_seconds = Some(60));
+        check("vacuum.full", |spec| spec.vacuum.full = vec!["lines".into()]);
+        check("purge.idle_grace_seconds", |spec| spec.purge.idle_grace_seconds = f64::NAN);
+        check("switchover.resubmit", |spec| {
+            spec.switchover.resubmit = vec![ResubmitPolicy {
+                database: "orders".into(),
+                role: "batch".into(),
+                search_path: "public".into(),
+                client_does_not_retry: false,
+            }]
+        });
+    }
+}
