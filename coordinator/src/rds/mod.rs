@@ -12,6 +12,7 @@
 mod deployment;
 mod error;
 mod ids;
+pub mod sdk;
 mod types;
 
 use std::time::Duration;
@@ -160,6 +161,17 @@ pub async fn same_instance(rds: &dyn Rds, id: &InstanceId, recorded: &InstanceRe
         return Ok(instance);
     }
     Err(identity_changed("DescribeDBInstances", id.as_str(), recorded.as_str(), instance.resource_id.as_str()))
+}
+
+/// The switchover's time-out in whole seconds, within AWS's limits; the SDK itself checks nothing.
+pub(crate) fn switchover_seconds(id: &DeploymentId, timeout: Duration) -> Result<i32, Error> {
+    match timeout.as_secs() {
+        seconds @ 30..=3600 => Ok(seconds as i32),
+        seconds => {
+            let message = format!("a switchover time-out of {seconds} s is outside 30 to 3600 s");
+            Err(Error::new(Class::Permanent, "SwitchoverBlueGreenDeployment", id, "InvalidParameterValue", message))
+        }
+    }
 }
 
 fn identity_changed(operation: &'static str, name: &str, recorded: &str, found: &str) -> Error {
