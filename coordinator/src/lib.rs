@@ -1,4 +1,10 @@
+//! The coordinator: drives an upgrade through RDS, CloudWatch and the agents, and is asked by people through the CLI and
+//! the web page. The server and the `pilot` command are one binary; this library is its body.
 #![forbid(unsafe_code)]
 
 pub mod cloudwatch;
+pub mod codes;
+pub mod link;
 pub mod rds;
+pub mod spec;
+pub mod world;

@@ -1,0 +1,51 @@
+//! Every code that an operator can meet from this binary, beside the engine's own (`engine::codes`, PU09xx) and the agents'.
+//!
+//! A code is never renamed or reused. Each has a page `deploy/runbook/<code>.md`, compiled in for `pilot explain`; a test
+//! checks that it exists. Ranges: 00xx preflight and bad input, 01xx agents and their stream, 02xx RDS and CloudWatch,
+//! 03xx steps before the switchover, 04xx the switchover, 05xx after it, 06xx monitors, 07xx jobs on the agent.
+
+use engine::Code;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal;)+) => {
+        $($(#[$doc])* pub const $name: Code = Code($code);)+
+        /// All of them, for the test that every code has a page.
+        pub const ALL: &[Code] = &[$($name),+];
+    };
+}
+
+codes! {
+    /// The spec asks for something that cannot be.
+    BAD_SPEC = "PU0001";
+    /// There is no such cluster.
+    NO_SUCH_CLUSTER = "PU0002";
+    /// The cluster cannot be upgraded to the version asked for.
+    NOT_REACHABLE = "PU0003";
+    /// Another upgrade of this cluster is under way.
+    CLUSTER_BUSY = "PU0004";
+    /// The plan shown is not the plan any more.
+    PLAN_CHANGED = "PU0005";
+    /// The journal was written by another version of the program.
+    OTHER_VERSION = "PU0006";
+
+    /// No agent of the cluster is connected.
+    NO_LEAD = "PU0101";
+    /// An agent did not settle what it was told in time.
+    AGENT_SILENT = "PU0102";
+    /// An agent refused what it was told.
+    INTENT_REFUSED = "PU0103";
+    /// An agent refused a job, or failed it without a code.
+    JOB_REFUSED = "PU0104";
+    /// An agent did not answer for a job in time.
+    JOB_SILENT = "PU0105";
+    /// A job's answer is not of the shape it should have.
+    JOB_ANSWER = "PU0106";
+    /// The newest wish for the agents could not be kept.
+    WISH_NOT_KEPT = "PU0107";
+    /// A job was asked for before the servers were known.
+    NO_TARGETS = "PU0108";
+    /// Agents were to be told something outside an upgrade.
+    NO_UPGRADE = "PU0109";
+    /// An agent claims a cluster that it is not bound to.
+    FOREIGN_AGENT = "PU0110";
+}

@@ -1,0 +1,72 @@
+//! What crosses the stream, in domain types. `wire.rs` translates; nothing else knows the generated ones.
+
+use proto::{
+    epoch::{Epoch, Generation, StoreId, Watermark},
+    ids::{AgentId, ClusterArn, JobId},
+    intent::Intent,
+    job::{Job, JobFailure, JobProgress},
+    report::{Event, Report},
+};
+
+/// First message of an agent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hello {
+    pub agent: AgentId,
+    pub cluster: ClusterArn,
+    pub version: String,
+    pub capabilities: Vec<String>,
+    /// The highest command it has ever obeyed.
+    pub seen: Option<Watermark>,
+    pub jobs_in_flight: Vec<JobId>,
+    /// Names of its ingestion controllers.
+    pub controllers: Vec<String>,
+    /// Names of the business queries that its configuration defines.
+    pub queries: Vec<String>,
+}
+
+/// What an agent says after its `Hello`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FromAgent {
+    Heartbeat { sequence: u64, intent_age_ms: u64 },
+    IntentApplied { epoch: Epoch, generation: Generation },
+    IntentRefused { epoch: Epoch, generation: Generation, reason: String },
+    JobAccepted(JobId),
+    JobRefused { id: JobId, code: String, reason: String },
+    JobProgress(JobProgress),
+    JobDone { id: JobId, output: serde_json::Value },
+    JobFailed { id: JobId, failure: JobFailure },
+    Report(Box<Report>),
+    Event { n: u64, event: Event },
+}
+
+/// First answer to an agent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Welcome {
+    pub store: StoreId,
+    pub epoch: Epoch,
+    pub lease_ms: u64,
+    pub lead: bool,
+}
+
+/// What the coordinator says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ToAgent {
+    Welcome(Welcome),
+    LeaseRenewed {
+        sequence: u64,
+        epoch: Epoch,
+    },
+    Intent(Box<Intent>),
+    Job(Box<Job>),
+    CancelJob {
+        id: JobId,
+        epoch: Epoch,
+    },
+    AckJob(JobId),
+    AckEvent(u64),
+    /// The stream ends; dial again after this long, at `address` when one is given.
+    Goodbye {
+        address: String,
+        after_ms: u64,
+    },
+}

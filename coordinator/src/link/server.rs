@@ -1,0 +1,137 @@
+//! The gRPC end of the link: reads a `Hello`, then pumps the session both ways until either side ends.
+//!
+//! Bounded both ways: the outgoing channel holds a few messages, and an agent that does not read for a while is cut.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::Stream;
+use proto::ids::ClusterArn;
+use runtime::clock::Clock;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::hub::Hub;
+use super::message::FromAgent;
+use super::session::{Session, SessionEnd};
+use super::wire::{self, AgentLink, AgentLinkServer, WireFrom, WireTo};
+
+/// Messages under way to one agent.
+const OUTGOING_MAX: usize = 32;
+/// An agent that does not take a message for this long is cut; it dials again and is told everything anew.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+/// A stream whose first message does not come within this is cut.
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
+/// The longest message either way: a report over thousands of tables stays well below.
+const MESSAGE_BYTES_MAX: usize = 8 << 20;
+
+/// Which clusters' agents are let in.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    /// The region this coordinator serves; an agent of another is refused.
+    pub region: String,
+}
+
+impl Admission {
+    /// May an agent of this cluster attach?
+    fn admit(&self, cluster: &ClusterArn) -> Result<(), String> {
+        let region = cluster.as_str().split(':').nth(3).unwrap_or_default();
+        if region == self.region {
+            return Ok(());
+        }
+        Err(format!("cluster {cluster} is in {region}; this coordinator serves {}", self.region))
+    }
+}
+
+/// The service, to be added to a tonic server.
+pub struct LinkService {
+    hub: Hub,
+    admission: Admission,
+    clock: Clock,
+}
+
+impl LinkService {
+    /// The service of this hub, ready for a router.
+    pub fn server(hub: Hub, admission: Admission) -> AgentLinkServer<LinkService> {
+        let clock = hub.options().clock.clone();
+        AgentLinkServer::new(LinkService { hub, admission, clock })
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    async fn greet(&self, stream: &mut Streaming<WireFrom>) -> Result<Session, Status> {
+        let first = self.clock.timeout(HELLO_WITHIN, stream.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no Hello came"))??;
+        let first = first.ok_or_else(|| Status::invalid_argument("the stream ended before a Hello"))?;
+        let hello = wire::hello(first).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        self.admission.admit(&hello.cluster).map_err(Status::permission_denied)?;
+        tracing::info!(agent = %hello.agent, cluster = %hello.cluster, version = hello.version, "agent attached");
+        Ok(self.hub.attach(hello))
+    }
+}
+
+#[tonic::async_trait]
+impl AgentLink for LinkService {
+    type AttachStream = Pin<Box<dyn Stream<Item = Result<WireTo, Status>> + Send>>;
+
+    async fn attach(&self, request: Request<Streaming<WireFrom>>) -> Result<Response<Self::AttachStream>, Status> {
+        let mut stream = request.into_inner();
+        let session = self.greet(&mut stream).await?;
+        let (outgoing, messages) = mpsc::channel(OUTGOING_MAX);
+        let clock = self.clock.clone();
+        // Ends with the stream: when the agent goes, the session is replaced, or the server drops the response.
+        tokio::spawn(async move {
+            let agent = session.agent().clone();
+            let why = serve(session, stream, outgoing, clock).await;
+            tracing::info!(%agent, why, "agent detached");
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+    }
+}
+
+/// Pumps one session until it ends; says why it did.
+async fn serve(
+    mut session: Session,
+    stream: Streaming<WireFrom>,
+    outgoing: mpsc::Sender<Result<WireTo, Status>>,
+    clock: Clock,
+) -> String {
+    let ear = session.ear();
+    let speak = async {
+        while let Some(message) = session.next().await {
+            let message = match wire::to_agent(message) {
+                Ok(message) => message,
+                Err(error) => return format!("a message could not be written: {error}"),
+            };
+            match clock.timeout(STUCK_AFTER, outgoing.send(Ok(message))).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return "the stream is closed".to_owned(),
+                Err(_) => return "the agent does not read".to_owned(),
+            }
+        }
+        "the session is over".to_owned()
+    };
+    tokio::select! {
+        why = speak => why,
+        why = listen(stream, ear) => why,
+        () = outgoing.closed() => "the stream is closed".to_owned(),
+    }
+}
+
+async fn listen(mut stream: Streaming<WireFrom>, ear: impl Fn(FromAgent) -> Result<(), SessionEnd>) -> String {
+    loop {
+        match stream.message().await {
+            Ok(Some(message)) => match wire::from_agent(message) {
+                Ok(message) => {
+                    if let Err(end) = ear(message) {
+                        return end.to_string();
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "a message of an agent was left out"),
+            },
+            Ok(None) => return "the agent ended the stream".to_owned(),
+            Err(status) => return format!("the stream broke: {}", status.message()),
+        }
+    }
+}
