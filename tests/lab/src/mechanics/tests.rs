@@ -1,0 +1,1 @@
+//! The machinery against real servers. One test at a time: two cores carry one pair of servers each.
