@@ -7,4 +7,5 @@ pub mod codes;
 pub mod link;
 pub mod rds;
 pub mod spec;
+pub mod store;
 pub mod world;

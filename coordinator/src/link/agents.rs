@@ -528,32 +528,21 @@ impl Agents {
         self.table.ring_down();
     }
 
-    /// The driver acquired the lease: everything is said from now on under this epoch.
-    pub(crate) fn lease_acquired(&self, epoch: Epoch, ttl: Duration) {
-        let mut inner = self.table.lock();
-        inner.driver_until = Some(self.table.clock.mono() + ttl);
-        if inner.epoch != epoch {
-            inner.epoch = epoch;
-            inner.generation = Generation(0);
-            inner.stamp();
-            for entry in inner.jobs.values_mut() {
-                if let JobState::Wanted(job) = &mut entry.state {
-                    job.epoch = epoch;
-                }
-            }
-        }
-        drop(inner);
+    /// From now on everything is said under this lease's epoch, and agents' leases depend on it.
+    pub(crate) fn follow(&self, lease: watch::Receiver<engine::Lease>) {
+        self.table.lock().driver = Some(lease);
         self.table.ring_down();
     }
 
-    /// The driver renewed its lease.
-    pub(crate) fn lease_renewed(&self, ttl: Duration) {
-        self.table.lock().driver_until = Some(self.table.clock.mono() + ttl);
+    /// The driver's lease has changed: sessions look again.
+    pub(crate) fn lease_changed(&self) {
+        drop(self.table.lock());
+        self.table.ring_down();
     }
 
-    /// The driver's lease is gone: agents' leases are not renewed any more.
-    pub(crate) fn lease_lost(&self) {
-        self.table.lock().driver_until = None;
+    /// No driver drives the upgrade at the moment: agents' leases are not renewed.
+    pub(crate) fn unfollow(&self) {
+        self.table.lock().driver = None;
     }
 
     /// The oldest event that no fact holds yet.

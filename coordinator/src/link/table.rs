@@ -41,8 +41,8 @@ pub(crate) struct Inner {
     pub(crate) epoch: Epoch,
     pub(crate) generation: Generation,
     pub(crate) upgrade: Option<UpgradeId>,
-    /// Until when the driver's own lease holds; agents' leases are renewed only before that.
-    pub(crate) driver_until: Option<Mono>,
+    /// The driver's own lease: its epoch fences everything said, and agents' leases are renewed only while it holds.
+    pub(crate) driver: Option<watch::Receiver<engine::Lease>>,
     /// Fixed at the start of an upgrade; empty while there is none.
     pub(crate) roster: Vec<AgentId>,
     lead: Option<AgentId>,
@@ -101,7 +101,7 @@ impl Table {
             epoch,
             generation: Generation(0),
             upgrade: None,
-            driver_until: None,
+            driver: None,
             roster: Vec::new(),
             lead: None,
             wish: None,
@@ -115,8 +115,11 @@ impl Table {
         Table { inner: Mutex::new(inner), down: watch::Sender::new(0), up: watch::Sender::new(0), clock, lease }
     }
 
+    /// The table, under the driver's present epoch.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.follow_epoch();
+        inner
     }
 
     /// Something to send.
@@ -263,11 +266,13 @@ impl Inner {
 
     /// With a driver, only while its own lease holds; without an upgrade there is nothing to fence.
     pub(crate) fn lease_renewable(&self, now: Mono) -> bool {
-        match (&self.upgrade, self.driver_until) {
-            (None, _) => true,
-            (Some(_), Some(until)) => now < until,
-            (Some(_), None) => false,
+        if self.upgrade.is_none() {
+            return true;
         }
+        self.driver.as_ref().is_some_and(|driver| {
+            let lease = *driver.borrow();
+            !lease.lost && now < lease.until
+        })
     }
 
     pub(crate) fn connected(&self) -> BTreeSet<AgentId> {
@@ -318,6 +323,22 @@ impl Inner {
         self.lead.as_ref() == Some(agent)
     }
 
+    /// Takes over the epoch of the driver's lease; what was said last is said again under it.
+    fn follow_epoch(&mut self) {
+        let Some(epoch) = self.driver.as_ref().map(|driver| Epoch(driver.borrow().epoch.0)) else { return };
+        if epoch == self.epoch || epoch == Epoch(0) {
+            return;
+        }
+        self.epoch = epoch;
+        self.generation = Generation(0);
+        self.stamp();
+        for entry in self.jobs.values_mut() {
+            if let JobState::Wanted(job) = &mut entry.state {
+                job.epoch = epoch;
+            }
+        }
+    }
+
     /// Makes the newest wish an intent: the next generation under the present epoch. Nothing without a wish or an upgrade.
     pub(crate) fn stamp(&mut self) -> Option<Generation> {
         let (wish, upgrade) = (self.wish.clone()?, self.upgrade.clone()?);
@@ -339,7 +360,7 @@ impl Inner {
             }
         }
         self.upgrade = None;
-        self.driver_until = None;
+        self.driver = None;
         self.roster.clear();
         self.wish = None;
         self.intent = None;

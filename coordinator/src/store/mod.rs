@@ -1,0 +1,8 @@
+//! Where runs are kept. `sqlite.rs` is the store of a single coordinator; what is in it, and why, is said at its top.
+
+mod samples;
+mod sqlite;
+mod worker;
+
+pub use samples::Sample;
+pub use sqlite::{OpenError, SqliteStore};

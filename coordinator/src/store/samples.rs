@@ -1,0 +1,122 @@
+//! What is kept beside the journals: the roster and newest wish of a run, and the bounded samples that charts read.
+//! Nothing decides on any of it but the restart of a driver, which says the newest wish again.
+
+use engine::{JournalError, RunId, Subject};
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use proto::ids::{AgentId, UpgradeId};
+use rusqlite::{OptionalExtension, params};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::sqlite::{Refusal, SqliteStore};
+use crate::link::{Wish, WishKeeper};
+
+/// Samples kept of one run; the oldest go first.
+const SAMPLES_MAX: i64 = 20_000;
+
+/// One measurement.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Sample {
+    pub at_ms: i64,
+    /// `lag_bytes`, `marker_ms`, `backlog`, `ingestion_rate` …
+    pub name: String,
+    pub value: f64,
+}
+
+impl SqliteStore {
+    /// Creates a run with its roster.
+    ///
+    /// # Errors
+    /// As `Journal::create`.
+    pub async fn create_run(
+        &self,
+        subject: &Subject,
+        id: &RunId,
+        at: Timestamp,
+        created: Value,
+        roster: &[AgentId],
+    ) -> Result<(), JournalError> {
+        let names: Vec<&str> = roster.iter().map(AgentId::as_str).collect();
+        let roster = Value::from(names).to_string();
+        self.create_with(subject.clone(), id.clone(), at, created, roster).await
+    }
+
+    /// Who must settle what this run tells its agents, and the newest wish.
+    ///
+    /// # Errors
+    /// When the store fails, or there is no such run.
+    pub async fn roster_and_wish(&self, id: &RunId) -> Result<(Vec<AgentId>, Option<Wish>), JournalError> {
+        let key = id.clone();
+        let (roster, wish) = self
+            .tx("reading a run's agents", move |tx| {
+                let row = tx
+                    .query_row("select roster, wish from runs where id = ?1", [key.as_str()], |row| {
+                        Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?))
+                    })
+                    .optional()?;
+                row.ok_or_else(|| Refusal::Journal(JournalError::NoSuchRun(key)))
+            })
+            .await?;
+        let unreadable = |error: serde_json::Error| JournalError::Store {
+            doing: "reading a run's agents".to_owned(),
+            source: Box::new(error),
+        };
+        let roster = serde_json::from_str(&roster).map_err(unreadable)?;
+        let wish = wish.map(|wish| serde_json::from_str(&wish).map_err(unreadable)).transpose()?;
+        Ok((roster, wish))
+    }
+
+    /// Adds samples; the oldest of the run go when there are too many.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn add_samples(&self, id: &RunId, samples: Vec<Sample>) -> Result<(), JournalError> {
+        let id = id.clone();
+        self.tx("keeping samples", move |tx| {
+            let mut insert = tx.prepare_cached("insert into samples (run, at_ms, name, value) values (?1, ?2, ?3, ?4)")?;
+            for sample in &samples {
+                insert.execute(params![id.as_str(), sample.at_ms, sample.name, sample.value])?;
+            }
+            tx.prepare_cached(
+                "delete from samples where run = ?1 and n <= (select max(n) from samples where run = ?1) - ?2",
+            )?
+            .execute(params![id.as_str(), SAMPLES_MAX])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The newest samples of a run, oldest first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn samples(&self, id: &RunId, limit: u32) -> Result<Vec<Sample>, JournalError> {
+        let id = id.clone();
+        self.tx("reading samples", move |tx| {
+            let mut statement = tx.prepare_cached(
+                "select at_ms, name, value from (select n, at_ms, name, value from samples where run = ?1 \
+                 order by n desc limit ?2) order by n",
+            )?;
+            let sample = |row: &rusqlite::Row<'_>| Ok(Sample { at_ms: row.get(0)?, name: row.get(1)?, value: row.get(2)? });
+            Ok(statement.query_map(params![id.as_str(), limit], sample)?.collect::<Result<Vec<_>, _>>()?)
+        })
+        .await
+    }
+}
+
+impl WishKeeper for SqliteStore {
+    fn keep<'a>(&'a self, upgrade: &'a UpgradeId, wish: &'a Wish) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move {
+            let (key, text) = (upgrade.to_string(), serde_json::to_string(wish).map_err(|error| error.to_string())?);
+            let update = move |tx: &rusqlite::Transaction<'_>| {
+                Ok(tx.execute("update runs set wish = ?2 where id = ?1", params![key, text])?)
+            };
+            match self.tx("keeping a wish", update).await {
+                Ok(1) => Ok(()),
+                Ok(_) => Err(format!("there is no run {upgrade}")),
+                Err(error) => Err(runtime::supervision::chain(&error)),
+            }
+        })
+    }
+}
