@@ -1,1 +1,6 @@
+//! The agent: everything of an upgrade that touches a database or an ingestion service. It is told what should be true
+//! and does one-off work; it never calls AWS, and what it cannot be told it asks the database.
 #![forbid(unsafe_code)]
+
+pub mod config;
+pub mod pg;

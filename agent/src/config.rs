@@ -1,0 +1,284 @@
+//! The agent's configuration: one TOML file, then `PILOT_AGENT_*` variables, then flags; checked once, whole.
+//! Secrets are never in it, only where they are found.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use proto::ids::{AgentId, ClusterArn};
+use runtime::telemetry::Format;
+use serde::Deserialize;
+
+/// Everything the agent is told at its start.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub agent_id: AgentId,
+    /// The one cluster that this agent is bound to.
+    pub cluster: ClusterArn,
+    /// `http://HOST:PORT` of the coordinator.
+    pub coordinator: String,
+    /// The agent's own memory, one SQLite file.
+    pub state_file: PathBuf,
+    #[serde(default = "loopback")]
+    pub admin_listen: SocketAddr,
+    /// Gets the bound admin address as one line.
+    pub admin_address_file: Option<PathBuf>,
+    /// Hosts that may be connected to: DNS suffixes or CIDR blocks.
+    pub host_suffixes: Vec<HostRule>,
+    pub database: Database,
+    #[serde(default)]
+    pub ingestion: Vec<Ingestion>,
+    #[serde(default)]
+    pub query: Vec<Query>,
+    #[serde(default)]
+    pub log: Log,
+}
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+/// How databases are reached; the same for all sides.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    pub user: String,
+    pub password_file: Option<PathBuf>,
+    /// Prints the password on its first line (an IAM token, say).
+    pub password_command: Option<Vec<String>>,
+    #[serde(default = "maintenance_database")]
+    pub maintenance_database: String,
+    #[serde(default)]
+    pub tls: Tls,
+    /// Certificates (PEM) to trust instead of the system's own.
+    pub tls_ca_file: Option<PathBuf>,
+}
+
+fn maintenance_database() -> String {
+    "postgres".into()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tls {
+    #[default]
+    VerifyFull,
+    /// Accepted for loopback addresses only.
+    Disable,
+}
+
+/// One ingestion system.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Ingestion {
+    Http {
+        name: String,
+        base_url: String,
+    },
+    Command {
+        name: String,
+        observe: Vec<String>,
+        pause: Vec<String>,
+        resume: Vec<String>,
+    },
+    Pgbouncer {
+        name: String,
+        /// `ADDRESS:PORT` of the admin console.
+        admin: SocketAddr,
+        admin_user: String,
+        admin_password_file: Option<PathBuf>,
+        /// PgBouncer's database names that are held and retargeted.
+        databases: Vec<String>,
+        /// An `%include`d file with the `[databases]` section, rewritten by the agent.
+        config_file: PathBuf,
+    },
+}
+
+impl Ingestion {
+    pub fn name(&self) -> &str {
+        match self {
+            Ingestion::Http { name, .. } | Ingestion::Command { name, .. } | Ingestion::Pgbouncer { name, .. } => name,
+        }
+    }
+}
+
+/// A key business query. Its SQL stands here and never crosses the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Query {
+    pub name: String,
+    pub database: String,
+    pub sql: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    pub format: Format,
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { format: Format::Text, filter: "info".into() }
+    }
+}
+
+/// A DNS suffix or a block of addresses that may be connected to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum HostRule {
+    Suffix(String),
+    Block { network: IpAddr, bits: u8 },
+}
+
+impl TryFrom<String> for HostRule {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<HostRule, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for HostRule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<HostRule, String> {
+        let Some((network, bits)) = text.split_once('/') else {
+            let suffix = text.trim_start_matches('.').to_ascii_lowercase();
+            return if suffix.is_empty() || suffix.parse::<IpAddr>().is_ok() {
+                Err(format!("{text:?} is neither a DNS suffix nor an address block: write example.com or 10.0.0.0/8"))
+            } else {
+                Ok(HostRule::Suffix(suffix))
+            };
+        };
+        let network: IpAddr = network.parse().map_err(|_| format!("{network:?} is not an address"))?;
+        let width = if network.is_ipv4() { 32 } else { 128 };
+        match bits.parse::<u8>() {
+            Ok(bits) if bits <= width => Ok(HostRule::Block { network, bits }),
+            _ => Err(format!("/{bits} is not a prefix length of {network}")),
+        }
+    }
+}
+
+impl HostRule {
+    /// Does the rule allow `host`, a name or an address?
+    pub fn allows(&self, host: &str) -> bool {
+        match (self, host.parse::<IpAddr>()) {
+            (HostRule::Suffix(suffix), Err(_)) => {
+                let host = host.trim_end_matches('.').to_ascii_lowercase();
+                host == *suffix || host.strip_suffix(suffix.as_str()).is_some_and(|rest| rest.ends_with('.'))
+            }
+            (HostRule::Block { network, bits }, Ok(address)) => in_block(*network, *bits, address),
+            _ => false,
+        }
+    }
+}
+
+fn in_block(network: IpAddr, bits: u8, address: IpAddr) -> bool {
+    let high = |value: u128, width: u32| value.checked_shr(width - u32::from(bits)).unwrap_or(0);
+    match (network, address) {
+        (IpAddr::V4(network), IpAddr::V4(address)) => {
+            high(u32::from(network).into(), 32) == high(u32::from(address).into(), 32)
+        }
+        (IpAddr::V6(network), IpAddr::V6(address)) => high(network.into(), 128) == high(address.into(), 128),
+        _ => false,
+    }
+}
+
+/// The configuration is not usable: which key, why, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("the configuration cannot be read; compare it with the documented keys")]
+    Read(#[source] config::ConfigError),
+    #[error("{key}: {what}; {cure}")]
+    Value { key: String, what: String, cure: String },
+}
+
+fn wrong(key: impl Into<String>, what: impl Into<String>, cure: impl Into<String>) -> ConfigError {
+    ConfigError::Value { key: key.into(), what: what.into(), cure: cure.into() }
+}
+
+impl Config {
+    /// Reads `file`, lays `PILOT_AGENT_*` variables over it (`PILOT_AGENT_DATABASE__USER` for `database.user`), then
+    /// `flags` (key, value), and checks the whole.
+    pub fn load(file: &Path, flags: &[(&str, String)]) -> Result<Config, ConfigError> {
+        let variables = config::Environment::with_prefix("PILOT_AGENT").prefix_separator("_").separator("__");
+        let mut builder = config::Config::builder()
+            .add_source(config::File::from(file).format(config::FileFormat::Toml))
+            .add_source(variables);
+        for (key, value) in flags {
+            builder = builder.set_override(*key, value.as_str()).map_err(ConfigError::Read)?;
+        }
+        let read = builder.build().and_then(config::Config::try_deserialize::<Config>);
+        read.map_err(ConfigError::Read)?.checked()
+    }
+
+    fn checked(self) -> Result<Config, ConfigError> {
+        if !self.coordinator.starts_with("http://") {
+            return Err(wrong("coordinator", "is not an http:// address", "write http://HOST:PORT"));
+        }
+        if self.host_suffixes.is_empty() {
+            return Err(wrong("host_suffixes", "is empty", "name the DNS suffix or address block of your databases"));
+        }
+        match (&self.database.password_file, &self.database.password_command) {
+            (Some(_), None) => {}
+            (None, Some(command)) if !command.is_empty() => {}
+            _ => {
+                let cure = "give exactly one of password_file and password_command";
+                return Err(wrong("database", "has no single source of the password", cure));
+            }
+        }
+        self.checked_ingestion()?;
+        unique("query", self.query.iter().map(|query| query.name.as_str()))?;
+        Ok(self)
+    }
+
+    fn checked_ingestion(&self) -> Result<(), ConfigError> {
+        unique("ingestion", self.ingestion.iter().map(Ingestion::name))?;
+        for system in &self.ingestion {
+            let name = system.name();
+            if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
+                let cure = "use letters, digits, dots, hyphens and underscores";
+                return Err(wrong("ingestion.name", format!("{name:?} is not a name"), cure));
+            }
+            match system {
+                Ingestion::Http { base_url, .. } if !base_url.starts_with("http://") => {
+                    let key = format!("ingestion {name}: base_url");
+                    return Err(wrong(key, "is not an http:// address", "write http://HOST:PORT"));
+                }
+                Ingestion::Command { observe, pause, resume, .. }
+                    if [observe, pause, resume].iter().any(|command| command.is_empty()) =>
+                {
+                    let key = format!("ingestion {name}");
+                    return Err(wrong(key, "has an empty command", "give observe, pause and resume as lists"));
+                }
+                Ingestion::Pgbouncer { databases, .. } if databases.is_empty() => {
+                    let key = format!("ingestion {name}: databases");
+                    return Err(wrong(key, "is empty", "name the PgBouncer databases to hold"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Where pause marks are kept: a folder beside the state file.
+    pub fn marks_dir(&self) -> PathBuf {
+        self.state_file.with_extension("marks")
+    }
+}
+
+fn unique<'a>(key: &str, names: impl Iterator<Item = &'a str>) -> Result<(), ConfigError> {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            return Err(wrong(format!("{key}.name"), format!("{name:?} stands twice"), "give each its own name"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,586 @@
+//! Connections to managed servers: allowed hosts only, certificates verified in full, and every server asked who it is
+//! before anything else is sent. Must not hold SQL text, and must not trust a name for an identity.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    ops::{Deref, DerefMut},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use proto::side::{Endpoint, Member, ServerSaid, Side, SideIdentity};
+use runtime::clock::{Clock, Mono};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{sync::mpsc, task::AbortHandle};
+use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage, config::SslMode};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::{
+    config::{Database, HostRule, Tls},
+    pg::catalog::watchers as sql,
+};
+
+/// What an ordinary connect may take, name, handshake, password and identity included.
+pub const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+const PASSWORD_COMMAND_WITHIN: Duration = Duration::from_secs(10);
+/// A password that a command printed is used this long (IAM tokens live 15 minutes).
+const PASSWORD_FRESH: Duration = Duration::from_secs(300);
+/// Notices that nobody takes are dropped beyond this many.
+const NOTICES_MAX: usize = 4096;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("host {host:?} is not under any of this agent's host_suffixes")]
+    HostNotAllowed { host: String },
+    #[error("{host:?} is not a loopback address and database.tls is \"disable\"")]
+    TlsRequired { host: String },
+    #[error("the certificates to trust cannot be loaded: {what}")]
+    Certificates { what: String },
+    #[error("the password cannot be read: {what}")]
+    Password { what: String },
+    #[error("host {host:?} cannot be resolved")]
+    Resolve { host: String, source: std::io::Error },
+    #[error("{host:?}: no answer within {} ms", .limit.as_millis())]
+    Timeout { host: String, limit: Duration },
+    #[error("{host:?}: the server cannot be used")]
+    Server { host: String, source: tokio_postgres::Error },
+    #[error("{host:?} did not say who it is: {what}")]
+    NoIdentity { host: String, what: String },
+    #[error("{host:?} is not {expected:?}: it is {} on PostgreSQL {}", .said.address, .said.major)]
+    WrongServer { host: String, expected: Side, said: ServerSaid },
+    #[error("no member of {side:?} is a writer: {tried}")]
+    NoWriter { side: Side, tried: String },
+    #[error("{side:?} is not known yet")]
+    NoSide { side: Side },
+}
+
+impl ConnectError {
+    /// The SQLSTATE, when a server gave one.
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            ConnectError::Server { source, .. } => source.code().map(|code| code.code()),
+            _ => None,
+        }
+    }
+
+    /// A word from a closed set: `refused`, `timeout`, `shutdown`, `starting`, `auth`, `full`, `missing`, `reset`,
+    /// `config`, `resolve`, `wrong_server`, `no_writer`, `error`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            ConnectError::HostNotAllowed { .. }
+            | ConnectError::TlsRequired { .. }
+            | ConnectError::Certificates { .. }
+            | ConnectError::Password { .. }
+            | ConnectError::NoSide { .. } => "config",
+            ConnectError::Resolve { .. } => "resolve",
+            ConnectError::Timeout { .. } => "timeout",
+            ConnectError::Server { source, .. } => sql_kind(source),
+            ConnectError::NoIdentity { .. } | ConnectError::WrongServer { .. } => "wrong_server",
+            ConnectError::NoWriter { .. } => "no_writer",
+        }
+    }
+
+    /// Worth another try as it is?
+    pub fn is_transient(&self) -> bool {
+        !matches!(self.kind(), "config" | "auth" | "missing")
+    }
+}
+
+/// The kind of an error of a server or of the connection to it, from the same closed set as [`ConnectError::kind`].
+pub fn sql_kind(error: &tokio_postgres::Error) -> &'static str {
+    let Some(code) = error.code() else {
+        let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+        return match io.map(std::io::Error::kind) {
+            Some(std::io::ErrorKind::ConnectionRefused) => "refused",
+            Some(std::io::ErrorKind::TimedOut) => "timeout",
+            Some(_) => "reset",
+            None if error.is_closed() => "reset",
+            None => "error",
+        };
+    };
+    match code.code() {
+        "57P01" | "57P02" => "shutdown",
+        "57P03" => "starting",
+        "57014" => "timeout",
+        "53300" => "full",
+        "3D000" => "missing",
+        code if code.starts_with("28") => "auth",
+        code if code.starts_with("08") => "reset",
+        _ => "error",
+    }
+}
+
+/// Makes connections. Cheap to clone; clones share resolved addresses and the password.
+#[derive(Clone)]
+pub struct Dialer(Arc<Inner>);
+
+struct Inner {
+    clock: Clock,
+    user: String,
+    maintenance_database: String,
+    hosts: Vec<HostRule>,
+    password: Password,
+    tls: Option<MakeRustlsConnect>,
+    /// Where a recorded member was found first, by its resource id: names move at a switchover, servers do not.
+    addresses: Mutex<HashMap<String, IpAddr>>,
+}
+
+/// How one connection is to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// For everything until the server has said who it is.
+    pub connect: Duration,
+    /// Unacknowledged data older than this ends the connection.
+    pub silence: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { connect: CONNECT_WITHIN, silence: Duration::from_secs(30) }
+    }
+}
+
+impl Dialer {
+    /// Fails when the certificates to trust cannot be loaded; needs [`runtime::crypto::install`] before.
+    pub fn new(database: &Database, hosts: Vec<HostRule>, clock: Clock) -> Result<Dialer, ConnectError> {
+        let tls = match database.tls {
+            Tls::Disable => None,
+            Tls::VerifyFull => Some(verifying(database.tls_ca_file.as_deref())?),
+        };
+        Ok(Dialer(Arc::new(Inner {
+            password: Password::new(database),
+            user: database.user.clone(),
+            maintenance_database: database.maintenance_database.clone(),
+            clock,
+            hosts,
+            tls,
+            addresses: Mutex::default(),
+        })))
+    }
+
+    /// The database that everything not about one database is asked in.
+    pub fn maintenance_database(&self) -> &str {
+        &self.0.maintenance_database
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// The name under which databases are used.
+    pub fn user(&self) -> &str {
+        &self.0.user
+    }
+
+    /// Opens the member of `side` that is a writer now (not in recovery), which a failover may have moved, and checks
+    /// that it is of the side. Members are asked in turn, the recorded writer first.
+    pub async fn open(&self, side: &SideIdentity, database: &str) -> Result<Conn, ConnectError> {
+        self.open_within(side, database, Limits::default()).await
+    }
+
+    /// As [`Dialer::open`], with limits of its own for each member asked.
+    pub async fn open_within(
+        &self,
+        side: &SideIdentity,
+        database: &str,
+        limits: Limits,
+    ) -> Result<Conn, ConnectError> {
+        let mut tried = Vec::new();
+        let mut members: Vec<&Member> = side.members.iter().collect();
+        members.sort_by_key(|member| !member.writer);
+        for member in members {
+            match self.open_member(side, member, database, limits).await {
+                Ok(conn) if !conn.said().in_recovery => return Ok(conn),
+                Ok(_) => tried.push(format!("{} is a reader", member.instance)),
+                Err(error) if side.members.len() == 1 => return Err(error),
+                Err(error) => {
+                    tried.push(format!("{}: {}", member.instance, runtime::supervision::chain(&error)));
+                }
+            }
+        }
+        Err(ConnectError::NoWriter { side: side.side, tried: tried.join("; ") })
+    }
+
+    /// Opens one member, writer or reader, and checks that it is of the side.
+    pub async fn open_member(
+        &self,
+        side: &SideIdentity,
+        member: &Member,
+        database: &str,
+        limits: Limits,
+    ) -> Result<Conn, ConnectError> {
+        let address = self.address_of(member).await?;
+        let conn = self.dial_at(&member.host, address, member.port, database, limits).await?;
+        self.expect(&conn, side)?;
+        Ok(conn)
+    }
+
+    /// Opens a reader of the side, `None` when it has none that answers.
+    pub async fn open_reader(&self, side: &SideIdentity, database: &str) -> Option<Conn> {
+        for member in &side.members {
+            let opened = self.open_member(side, member, database, Limits::default()).await;
+            if let Ok(conn) = opened
+                && conn.said().in_recovery
+            {
+                return Some(conn);
+            }
+        }
+        None
+    }
+
+    /// Opens whatever answers behind the production endpoint; its name is resolved anew each time.
+    /// Compare [`Conn::said`] with a side by [`Dialer::side_of`] before acting on it.
+    pub async fn open_production(&self, production: &Endpoint, database: &str) -> Result<Conn, ConnectError> {
+        self.open_production_within(production, database, Limits::default()).await
+    }
+
+    pub async fn open_production_within(
+        &self,
+        production: &Endpoint,
+        database: &str,
+        limits: Limits,
+    ) -> Result<Conn, ConnectError> {
+        self.allowed(&production.host)?;
+        let address = resolve(&self.0.clock, &production.host, production.port, limits.connect).await?;
+        self.dial_at(&production.host, address, production.port, database, limits).await
+    }
+
+    /// Is the server behind `conn` a member of `side`, by address and major version? `WrongServer` when it is not.
+    pub fn expect(&self, conn: &Conn, side: &SideIdentity) -> Result<(), ConnectError> {
+        if self.is_of(conn.said(), side) {
+            return Ok(());
+        }
+        Err(ConnectError::WrongServer { host: conn.host.clone(), expected: side.side, said: conn.said().clone() })
+    }
+
+    /// Is `said` a member of `side`: its address one of the recorded members', its major version the side's?
+    pub fn is_of(&self, said: &ServerSaid, side: &SideIdentity) -> bool {
+        said.major == side.major && side.members.iter().any(|member| self.known_address(member) == Some(said.address))
+    }
+
+    /// Which of the sides `said` is, if any.
+    pub fn side_of(&self, said: &ServerSaid, sides: [Option<&SideIdentity>; 2]) -> Option<Side> {
+        sides.into_iter().flatten().find(|side| self.is_of(said, side)).map(|side| side.side)
+    }
+
+    /// Resolves every member of `side` that is not resolved yet, so that later uses go by address whatever names do.
+    pub async fn remember(&self, side: &SideIdentity) -> Result<(), ConnectError> {
+        for member in &side.members {
+            self.address_of(member).await?;
+        }
+        Ok(())
+    }
+
+    /// What is remembered, by resource id, for the spool.
+    pub fn addresses(&self) -> HashMap<String, IpAddr> {
+        self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes over what an earlier process remembered.
+    pub fn seed(&self, addresses: HashMap<String, IpAddr>) {
+        self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner).extend(addresses);
+    }
+
+    /// The address of a member's server, as it was when the member was first seen; `None` while it is not resolved.
+    pub fn known_address(&self, member: &Member) -> Option<IpAddr> {
+        if let Ok(address) = member.host.parse() {
+            return Some(address);
+        }
+        self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner).get(&member.resource_id).copied()
+    }
+
+    async fn address_of(&self, member: &Member) -> Result<IpAddr, ConnectError> {
+        self.allowed(&member.host)?;
+        if let Some(address) = self.known_address(member) {
+            return Ok(address);
+        }
+        let address = resolve(&self.0.clock, &member.host, member.port, CONNECT_WITHIN).await?;
+        self.seed(HashMap::from([(member.resource_id.clone(), address)]));
+        Ok(address)
+    }
+
+    fn allowed(&self, host: &str) -> Result<(), ConnectError> {
+        if self.0.hosts.iter().any(|rule| rule.allows(host)) {
+            return Ok(());
+        }
+        Err(ConnectError::HostNotAllowed { host: host.to_owned() })
+    }
+
+    /// Connects to `address`, verifying the certificate against `host`, and asks the server who it is.
+    async fn dial_at(
+        &self,
+        host: &str,
+        address: IpAddr,
+        port: u16,
+        database: &str,
+        limits: Limits,
+    ) -> Result<Conn, ConnectError> {
+        if self.0.tls.is_none() && !address.is_loopback() {
+            return Err(ConnectError::TlsRequired { host: host.to_owned() });
+        }
+        let password = self.0.password.get(&self.0.clock).await?;
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host(host)
+            .hostaddr(address)
+            .port(port)
+            .dbname(database)
+            .user(&self.0.user)
+            .password(password.expose_secret())
+            .application_name("upgrade_pilot")
+            .connect_timeout(limits.connect)
+            .tcp_user_timeout(limits.silence)
+            .keepalives_idle(Duration::from_secs(10))
+            .ssl_mode(if self.0.tls.is_some() { SslMode::Require } else { SslMode::Disable });
+        let dialled = self.0.clock.timeout(limits.connect, self.connect(host, &config)).await;
+        let dialled = dialled
+            .unwrap_or_else(|_| Err(ConnectError::Timeout { host: host.to_owned(), limit: limits.connect }));
+        if let Err(error) = &dialled
+            && error.kind() == "auth"
+        {
+            self.0.password.forget();
+        }
+        dialled
+    }
+
+    async fn connect(&self, host: &str, config: &tokio_postgres::Config) -> Result<Conn, ConnectError> {
+        let failed = |source| ConnectError::Server { host: host.to_owned(), source };
+        let (sender, notices) = mpsc::channel(NOTICES_MAX);
+        let (client, driver) = match &self.0.tls {
+            Some(tls) => {
+                let (client, connection) = config.connect(tls.clone()).await.map_err(failed)?;
+                (client, tokio::spawn(drive(connection, sender)).abort_handle())
+            }
+            None => {
+                let (client, connection) = config.connect(tokio_postgres::NoTls).await.map_err(failed)?;
+                (client, tokio::spawn(drive(connection, sender)).abort_handle())
+            }
+        };
+        let driver = Driver(driver);
+        let said = identify(host, &client).await?;
+        Ok(Conn { client, said, notices, host: host.to_owned(), _driver: driver })
+    }
+}
+
+/// An open connection to a server that has said who it is. Closing it is dropping it.
+pub struct Conn {
+    client: Client,
+    said: ServerSaid,
+    notices: mpsc::Receiver<String>,
+    host: String,
+    _driver: Driver,
+}
+
+struct Driver(AbortHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Conn {
+    /// Who the server said it is when the connection was made. Its address and version cannot change under it.
+    pub fn said(&self) -> &ServerSaid {
+        &self.said
+    }
+
+    /// Asks again, for what can change: recovery, read-only, the instance's name. One round trip, or two on Aurora.
+    pub async fn identify(&self) -> Result<ServerSaid, ConnectError> {
+        identify(&self.host, &self.client).await
+    }
+
+    /// The host as it was dialled.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Where the server itself is.
+    pub fn address(&self) -> IpAddr {
+        self.said.address
+    }
+
+    /// Notices and warnings (`WARNING: …`) that came since the last call, oldest first.
+    pub fn take_notices(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.notices.try_recv().ok()).collect()
+    }
+
+    /// The databases that may be connected to, by name, without templates and `rdsadmin`.
+    pub async fn connectable_databases(&self) -> Result<Vec<String>, tokio_postgres::Error> {
+        let rows = self.client.query(sql::CONNECTABLE_DATABASES, &[]).await?;
+        rows.iter().map(|row| row.try_get(0)).collect()
+    }
+}
+
+impl Deref for Conn {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl DerefMut for Conn {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+}
+
+async fn drive<S, T>(mut connection: tokio_postgres::Connection<S, T>, notices: mpsc::Sender<String>)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    while let Some(message) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+        match message {
+            Ok(AsyncMessage::Notice(notice)) => {
+                // Full means that nobody takes them; the newest are dropped, the connection goes on.
+                let _dropped = notices.try_send(format!("{}: {}", notice.severity(), notice.message()));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(error = %runtime::supervision::chain(&error), "connection ended");
+                return;
+            }
+        }
+    }
+}
+
+async fn identify(host: &str, client: &Client) -> Result<ServerSaid, ConnectError> {
+    let failed = |source| ConnectError::Server { host: host.to_owned(), source };
+    let row = first_row(client.simple_query(sql::IDENTIFY).await.map_err(failed)?);
+    let said = row.as_deref().and_then(parse_identity);
+    let Some((mut said, has_instance)) = said else {
+        return Err(ConnectError::NoIdentity { host: host.to_owned(), what: format!("it answered {row:?}") });
+    };
+    if has_instance {
+        let row = first_row(client.simple_query(sql::INSTANCE).await.map_err(failed)?);
+        said.instance = row.and_then(|row| row.into_iter().next().flatten());
+    }
+    Ok(said)
+}
+
+fn first_row(messages: Vec<SimpleQueryMessage>) -> Option<Vec<Option<String>>> {
+    messages.into_iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect()),
+        _ => None,
+    })
+}
+
+/// Address, version number, recovery, read-only, and whether the server knows its instance's name.
+fn parse_identity(row: &[Option<String>]) -> Option<(ServerSaid, bool)> {
+    let [address, version, recovery, read_only, instance] = row else { return None };
+    let said = ServerSaid {
+        address: address.as_deref()?.parse().ok()?,
+        major: version.as_deref()?.parse::<u32>().ok()? / 10_000,
+        instance: None,
+        in_recovery: recovery.as_deref()? == "t",
+        read_only: read_only.as_deref()? == "on",
+    };
+    Some((said, instance.as_deref()? == "t"))
+}
+
+async fn resolve(clock: &Clock, host: &str, port: u16, limit: Duration) -> Result<IpAddr, ConnectError> {
+    if let Ok(address) = host.parse() {
+        return Ok(address);
+    }
+    let failed = |source| ConnectError::Resolve { host: host.to_owned(), source };
+    let found = clock.timeout(limit, tokio::net::lookup_host((host, port))).await;
+    let found = found.map_err(|_| ConnectError::Timeout { host: host.to_owned(), limit })?;
+    let first: Option<SocketAddr> = found.map_err(failed)?.next();
+    first.map(|address| address.ip()).ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))
+}
+
+fn verifying(ca_file: Option<&Path>) -> Result<MakeRustlsConnect, ConnectError> {
+    let failed = |what: String| ConnectError::Certificates { what };
+    let Some(path) = ca_file else {
+        return match MakeRustlsConnect::with_native_certs() {
+            Ok((tls, _unreadable)) => Ok(tls),
+            Err(errors) => Err(failed(format!("the system has none ({} errors)", errors.len()))),
+        };
+    };
+    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))?;
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in certificates {
+        let certificate = certificate.map_err(|error| failed(error.to_string()))?;
+        roots.add(certificate).map_err(|error| failed(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(failed(format!("{} holds none", path.display())));
+    }
+    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    Ok(MakeRustlsConnect::new(config))
+}
+
+/// Where the password comes from, and the last one a command gave.
+struct Password {
+    source: PasswordSource,
+    last: Mutex<Option<(Mono, SecretString)>>,
+}
+
+enum PasswordSource {
+    File(std::path::PathBuf),
+    Command(Vec<String>),
+}
+
+impl Password {
+    fn new(database: &Database) -> Password {
+        let source = match (&database.password_file, &database.password_command) {
+            (Some(path), _) => PasswordSource::File(path.clone()),
+            (None, command) => PasswordSource::Command(command.clone().unwrap_or_default()),
+        };
+        Password { source, last: Mutex::new(None) }
+    }
+
+    /// Called after a server refused it, so that a rotated one is read.
+    fn forget(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    async fn get(&self, clock: &Clock) -> Result<SecretString, ConnectError> {
+        let now = clock.mono();
+        if let Some((at, password)) = &*self.last.lock().unwrap_or_else(PoisonError::into_inner)
+            && now.since(*at) < PASSWORD_FRESH
+        {
+            return Ok(password.clone());
+        }
+        let text = match &self.source {
+            PasswordSource::File(path) => tokio::fs::read_to_string(path)
+                .await
+                .map_err(|error| ConnectError::Password { what: format!("{}: {error}", path.display()) })?,
+            PasswordSource::Command(command) => run(clock, command).await?,
+        };
+        let password = SecretString::from(text.lines().next().unwrap_or_default().to_owned());
+        if password.expose_secret().is_empty() {
+            return Err(ConnectError::Password { what: "its source is empty".into() });
+        }
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, password.clone()));
+        Ok(password)
+    }
+}
+
+/// The command's standard output. What it says on standard error is not repeated: it may hold secrets.
+async fn run(clock: &Clock, command: &[String]) -> Result<String, ConnectError> {
+    let failed = |what: String| ConnectError::Password { what };
+    let Some((program, arguments)) = command.split_first() else {
+        return Err(failed("password_command is empty".into()));
+    };
+    let child = tokio::process::Command::new(program)
+        .args(arguments)
+        .kill_on_drop(true)
+        .stdin(std::process::Stdio::null())
+        .output();
+    let output = clock
+        .timeout(PASSWORD_COMMAND_WITHIN, child)
+        .await
+        .map_err(|elapsed| failed(format!("{program}: {elapsed}")))?
+        .map_err(|error| failed(format!("{program}: {error}")))?;
+    if !output.status.success() {
+        return Err(failed(format!("{program}: {}", output.status)));
+    }
+    String::from_utf8(output.stdout).map_err(|_| failed(format!("{program}: its output is not text")))
+}

@@ -1,0 +1,6 @@
+//! Everything that speaks to PostgreSQL. Connections are made in `connect`; every SQL text is in `catalog`.
+
+pub mod catalog;
+pub mod connect;
+
+pub use connect::{Conn, ConnectError, Dialer};
