@@ -19,6 +19,7 @@ pub mod plan;
 pub mod state;
 pub mod step;
 pub mod testing;
+mod writer;
 
 pub use cx::{Count, Cx, Doing, Lease, Progress, WaitStatus};
 pub use decide::{Move, decide};

@@ -46,7 +46,8 @@ pub trait Step<D: Domain>: Send + Sync + 'static {
     /// What it hands over to later steps. In the journal.
     type Output: Serialize + DeserializeOwned + Send + Sync;
 
-    /// May the step begin? Reads only. Called right before `run`, and again after a resume (not while armed).
+    /// May the step begin? Reads only. Called right before `run`, and again after a resume (but
+    /// not for a pivot that is armed or has happened).
     fn check(&self, cx: &Cx<'_, D>) -> impl Future<Output = Result<Gate, Failure>> + Send;
     /// Makes it so. May be run again after a crash at any await.
     fn run(&self, cx: &Cx<'_, D>) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
