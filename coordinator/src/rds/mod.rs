@@ -9,8 +9,10 @@
 //! What may not live here: decisions (what a status means for the upgrade), waiting, retrying of changes, and identity checks
 //! against the journal other than [`same_cluster`] and [`same_instance`].
 
+pub mod contract;
 mod deployment;
 mod error;
+pub mod fake;
 mod ids;
 pub mod sdk;
 mod types;
