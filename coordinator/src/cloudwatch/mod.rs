@@ -4,6 +4,8 @@
 //! CloudWatch is one to three minutes late and is therefore history and a second opinion, never the last word of a gate.
 //! A point that is not there is `None`, never zero.
 
+pub mod contract;
+pub mod fake;
 pub mod sdk;
 
 use jiff::Timestamp;

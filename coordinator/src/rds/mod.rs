@@ -14,6 +14,7 @@ mod deployment;
 mod error;
 pub mod fake;
 mod ids;
+mod names;
 pub mod sdk;
 mod types;
 
@@ -24,6 +25,7 @@ use futures_util::future::BoxFuture;
 pub use deployment::*;
 pub use error::{ApiError as Error, Class, found};
 pub use ids::*;
+pub use names::{Names, Owner, TAG_KEY};
 pub use types::*;
 
 /// What every call answers.

@@ -5,6 +5,8 @@
 
 mod convert;
 pub(crate) mod failure;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

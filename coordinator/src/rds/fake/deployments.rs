@@ -356,6 +356,8 @@ impl World {
             let name = InstanceId::new(format!("{}-green-{}", instance.id, self.fresh(LOWER, 6)));
             let resource = InstanceResourceId::new(format!("db-{}", self.fresh(LOWER, 26).to_uppercase()));
             instance.resource_id = resource.clone();
+            instance.id = name.clone();
+            instance.arn = resource_arn("db", name.as_str());
             instance.cluster = Some(green.id.clone());
             instance.engine_version = green.engine_version.clone();
             instance.endpoint = Some(instance_endpoint(&name));
@@ -367,7 +369,6 @@ impl World {
             }
             let tier = instance.promotion_tier;
             self.instances.insert(resource.clone(), instance);
-            self.rename_instance(&resource, &name);
             let member = Member {
                 instance: name.clone(),
                 is_writer: was_writer,

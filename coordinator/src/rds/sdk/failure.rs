@@ -30,8 +30,13 @@ where
         SdkError::ServiceError(answer) => {
             let (code, message) = (answer.err().code().unwrap_or(""), answer.err().message().unwrap_or(""));
             let status = answer.raw().status().as_u16();
+            if code.is_empty() {
+                // No error of AWS: an answer that could not be read, or something between us and AWS that answered.
+                let class = if (400..500).contains(&status) { Class::Permanent } else { effect.unread() };
+                let chain = DisplayErrorContext(&e).to_string();
+                return Error::new(class, operation, target, format!("Http{status}"), chain);
+            }
             let class = classify(effect, &format!("{service}:{operation}"), status, code, message);
-            let code = if code.is_empty() { format!("Http{status}") } else { code.to_owned() };
             return Error::new(class, operation, target, code, message);
         }
         SdkError::ConstructionFailure(_) => (Class::Permanent, "ConstructionFailure"),
