@@ -1,0 +1,377 @@
+//! Switching over: guardrails, the cut by the real machinery, names and endpoints moved, and what the API says meanwhile
+//! and afterwards. On any failure before the names move everything is as it was.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::{mpsc, watch};
+
+use crate::cloud::network::Doors;
+use crate::cloud::provision::{self, Live};
+use crate::cloud::state::{Replication, State, cluster_arn};
+use crate::cloud::{Cloud, clusters, servers};
+use crate::faults::Fault;
+use crate::mechanics::switchover::{self, Limits, NotSwitched, Phase};
+
+/// Begins the switchover of a deployment.
+pub(crate) fn start(cloud: &Cloud, identifier: String, timeout: Duration) {
+    let task = cloud.clone();
+    cloud.spawn(async move {
+        begun(&task, &identifier);
+        match cut(&task, &identifier, timeout).await {
+            Ok(()) => {}
+            Err(miss) => missed(&task, &identifier, &miss).await,
+        }
+    });
+}
+
+/// Why it did not happen.
+struct Miss {
+    reason: String,
+    /// Whether the deployment says SWITCHOVER_FAILED rather than AVAILABLE.
+    failed: bool,
+}
+
+impl Miss {
+    fn cancelled(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), failed: false }
+    }
+}
+
+fn names(state: &State, identifier: &str) -> Option<(String, String)> {
+    let deployment = state.deployment(identifier).ok()?;
+    let name = |id: &str| state.clusters.get(id).map(|c| c.identifier.clone());
+    Some((name(&deployment.blue)?, name(deployment.green.as_deref()?)?))
+}
+
+fn begun(cloud: &Cloud, identifier: &str) {
+    let now = cloud.clock().now();
+    let mut state = cloud.state();
+    let Some((blue, green)) = names(&state, identifier) else { return };
+    state.deployment_event(now, identifier, "notification", format!("Switchover from {blue} to {green} started."));
+    state.cluster_event(now, &blue, "notification", format!("Switchover from DB cluster {blue} to {green} started."));
+    drop(state);
+    let (task, identifier) = (cloud.clone(), identifier.to_owned());
+    cloud.spawn(async move {
+        task.clock().sleep(task.settings().timings.member_lag).await;
+        let mut state = task.state();
+        if let Ok(deployment) = state.deployment_mut(&identifier) {
+            if deployment.status == "SWITCHOVER_IN_PROGRESS" {
+                deployment.members.iter_mut().for_each(|m| m.status = "SWITCHOVER_IN_PROGRESS");
+            }
+        }
+    });
+}
+
+/// Everything from the guardrails to the end. An error means that blue serves as before.
+async fn cut(cloud: &Cloud, identifier: &str, timeout: Duration) -> Result<(), Miss> {
+    let (live, blue_doors, green_doors) = {
+        let state = cloud.state();
+        let deployment = state.deployment(identifier).map_err(|e| Miss::cancelled(e.message))?;
+        let live =
+            deployment.live.clone().ok_or_else(|| Miss::cancelled("the green environment does not replicate"))?;
+        let doors = |id: &str| state.clusters.get(id).and_then(|c| c.doors.clone());
+        let green = deployment.green.as_deref().and_then(doors);
+        (live, doors(&deployment.blue), green)
+    };
+    let (Some(blue_doors), Some(green_doors)) = (blue_doors, green_doors) else {
+        return Err(Miss::cancelled("an endpoint is missing"));
+    };
+    check(cloud, identifier, &live).await?;
+    let planned = Planned::take(cloud);
+    let sides = live.sides();
+    let gates = [&blue_doors, &green_doors].map(|d| [d.writer.clone(), d.reader.clone()]).concat();
+    let (opened, is_open) = watch::channel(false);
+    let (phases, heard) = mpsc::unbounded_channel();
+    let teller = tell(cloud, identifier, heard);
+    let progress = Arc::new(move |phase: Phase| {
+        if phase >= Phase::Open {
+            opened.send_replace(true);
+        }
+        // Nobody listens any more once the lab stops.
+        let _ = phases.send(phase);
+    });
+    after_open(cloud, identifier, &blue_doors, is_open);
+    let immediate = cloud.settings().timings.names_delay.is_zero();
+    let moved = || async {
+        planned.play(cloud).await?;
+        rename(cloud, identifier).map_err(|error| format!("{error:#}"))?;
+        if immediate {
+            blue_doors.lead_to(&sides.green);
+        }
+        Ok(())
+    };
+    let limits = Limits::for_timeout(timeout);
+    let outcome = switchover::run(&sides, &limits, &gates, progress, cloud.stopping(), moved).await;
+    teller.await;
+    match outcome {
+        Ok(report) => {
+            let millis = report.writes_stopped.as_millis();
+            tracing::info!(deployment = identifier, millis, sequences = report.sequences, left = ?report.left_behind, "switched over");
+            Ok(())
+        }
+        Err(why) => Err(planned.miss(why)),
+    }
+}
+
+/// The guardrails that are the service's own, and those that a test wants to trip.
+async fn check(cloud: &Cloud, identifier: &str, live: &Live) -> Result<(), Miss> {
+    if let Some(Fault::SwitchoverCancelled { reason }) =
+        cloud.faults().take(|f| matches!(f, Fault::SwitchoverCancelled { .. }))
+    {
+        return Err(Miss::cancelled(reason));
+    }
+    let known = cloud.state().deployment(identifier).ok().and_then(|d| d.degraded.clone());
+    let degraded = match known {
+        Some(why) => Some(why),
+        None => {
+            let seen = live
+                .degraded()
+                .await
+                .map_err(|error| Miss::cancelled(format!("the blue environment did not answer: {error:#}")))?;
+            if let Some(why) = &seen {
+                provision::degrade(cloud, identifier, why);
+            }
+            seen
+        }
+    };
+    match degraded {
+        None => Ok(()),
+        Some(why) => Err(Miss::cancelled(format!(
+            "there are DDL or Large Object changes on the source databases ({why}). The green databases have a status of \
+             REPLICATION_DEGRADED. Delete the deployment with its green databases and recreate it"
+        ))),
+    }
+}
+
+/// Trouble that a test has planned for the moment in which writes are stopped.
+struct Planned {
+    fails: Option<String>,
+    stall: Duration,
+}
+
+impl Planned {
+    fn take(cloud: &Cloud) -> Self {
+        let fails = match cloud.faults().take(|f| matches!(f, Fault::SwitchoverFails { .. })) {
+            Some(Fault::SwitchoverFails { reason }) => Some(reason),
+            _ => None,
+        };
+        let stall = match cloud.faults().take(|f| matches!(f, Fault::SwitchoverStalls { .. })) {
+            Some(Fault::SwitchoverStalls { millis }) => Duration::from_millis(millis),
+            _ => Duration::ZERO,
+        };
+        Self { fails, stall }
+    }
+
+    async fn play(&self, cloud: &Cloud) -> Result<(), String> {
+        cloud.clock().sleep(self.stall).await;
+        self.fails.clone().map_or(Ok(()), Err)
+    }
+
+    fn miss(&self, why: NotSwitched) -> Miss {
+        let failed = self.fails.is_some() || matches!(why, NotSwitched::Stuck(_) | NotSwitched::Failed { .. });
+        let reason = match (&self.fails, &why) {
+            (Some(reason), _) => reason.clone(),
+            (None, NotSwitched::Refused(refusal)) => refusal.to_string(),
+            (None, other) => chain(other),
+        };
+        Miss { reason, failed }
+    }
+}
+
+/// An error with its sources in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}
+
+/// Passes the phases on to what the servers answer about the deployment. It runs beside the cut and never holds it up.
+async fn tell_phases(cloud: Cloud, identifier: String, mut heard: mpsc::UnboundedReceiver<Phase>) {
+    while let Some(mut phase) = heard.recv().await {
+        while let Ok(later) = heard.try_recv() {
+            phase = later;
+        }
+        let status = match phase {
+            Phase::Guardrails => "SWITCHOVER_INITIATED",
+            Phase::WritesStopped | Phase::ConnectionsDropped | Phase::CatchUp | Phase::Move => "SWITCHOVER_IN_PROGRESS",
+            Phase::Open | Phase::CleanUp => "SWITCHOVER_IN_POST_PROCESSING",
+        };
+        set_metadata(&cloud, &identifier, status).await;
+    }
+}
+
+fn tell(cloud: &Cloud, identifier: &str, heard: mpsc::UnboundedReceiver<Phase>) -> impl Future<Output = ()> + use<> {
+    let (done, wait) = tokio::sync::oneshot::channel();
+    let (task, identifier) = (cloud.clone(), identifier.to_owned());
+    cloud.spawn(async move {
+        tell_phases(task, identifier, heard).await;
+        let _ = done.send(());
+    });
+    async move {
+        let _ = wait.await;
+    }
+}
+
+async fn set_metadata(cloud: &Cloud, identifier: &str, status: &'static str) {
+    let sides = {
+        let mut state = cloud.state();
+        let Ok(deployment) = state.deployment_mut(identifier) else { return };
+        if deployment.metadata == Some(status) {
+            return;
+        }
+        deployment.metadata = Some(status);
+        (deployment.blue.clone(), deployment.green.clone().unwrap_or_default())
+    };
+    servers::identify(cloud, &[&sides.0, &sides.1]).await;
+}
+
+/// Blue's names go to green and blue becomes `-old<N>`. ARNs in the deployment stay until it is completed.
+fn rename(cloud: &Cloud, identifier: &str) -> anyhow::Result<()> {
+    let mut state = cloud.state();
+    let deployment = state.deployment(identifier)?;
+    let (blue, green) = (deployment.blue.clone(), deployment.green.clone().context("there is no green")?);
+    let members =
+        |id: &str| state.clusters.get(id).map(|c| c.members().cloned().collect::<Vec<_>>()).unwrap_or_default();
+    let (of_blue, of_green) = (members(&blue), members(&green));
+    let old = (1..).find(|n| names_free(&state, &blue, &of_blue, *n)).unwrap_or(1);
+    for (id, twin) in of_blue.iter().zip(&of_green) {
+        let name = state.instances.get(id).map(|i| i.identifier.clone()).context("a member is gone")?;
+        if let Some(instance) = state.instances.get_mut(id) {
+            instance.identifier = format!("{name}-old{old}");
+        }
+        if let Some(instance) = state.instances.get_mut(twin) {
+            instance.identifier = name;
+        }
+    }
+    let (name, tags) =
+        state.clusters.get(&blue).map(|c| (c.identifier.clone(), c.tags.clone())).context("blue is gone")?;
+    let blue_doors = state.clusters.get_mut(&blue).and_then(|c| {
+        c.identifier = format!("{name}-old{old}");
+        c.doors.take()
+    });
+    if let Some(cluster) = state.clusters.get_mut(&green) {
+        cluster.identifier = name;
+        cluster.tags = tags;
+        cluster.source = None;
+        // The old endpoint of green is kept by the caller until nobody is forwarded through it.
+        cluster.doors = blue_doors;
+    }
+    Ok(())
+}
+
+fn names_free(state: &State, blue: &str, members: &[String], n: u32) -> bool {
+    let taken_cluster = |name: &str| state.clusters.values().any(|c| c.identifier == name);
+    let taken = |name: &str| state.instances.values().any(|i| i.identifier == name);
+    let of = state.clusters.get(blue).map(|c| c.identifier.clone()).unwrap_or_default();
+    let instances = members.iter().filter_map(|id| state.instances.get(id)).map(|i| i.identifier.clone());
+    !taken_cluster(&format!("{of}-old{n}")) && instances.into_iter().all(|name| !taken(&format!("{name}-old{n}")))
+}
+
+/// What follows from green taking writes, each after its own delay: the endpoints lead there, the deployment is completed.
+fn after_open(cloud: &Cloud, identifier: &str, doors: &Arc<Doors>, mut is_open: watch::Receiver<bool>) {
+    let (task, identifier, doors) = (cloud.clone(), identifier.to_owned(), Arc::clone(doors));
+    cloud.spawn(async move {
+        // The sender goes when the switchover has ended without green taking writes.
+        if is_open.wait_for(|open| *open).await.is_err() {
+            return;
+        }
+        let timings = task.settings().timings.clone();
+        let names = async {
+            task.clock().sleep(timings.names_delay).await;
+            let side = {
+                let state = task.state();
+                let green = state.deployment(&identifier).ok().and_then(|d| d.green.clone());
+                green.and_then(|id| clusters::side(&state, &id))
+            };
+            if let Some(side) = side {
+                doors.lead_to(&side);
+            }
+        };
+        let completed = task.clock().sleep(timings.completed_delay);
+        tokio::join!(names, completed);
+        if let Err(error) = complete(&task, &identifier).await {
+            tracing::error!(deployment = %identifier, error = format!("{error:#}"), "a switchover was not completed");
+        }
+    });
+}
+
+/// The API says so too: ARNs swapped, members completed, the old side with endpoints of its own.
+async fn complete(cloud: &Cloud, identifier: &str) -> anyhow::Result<()> {
+    let (blue, green, side, network) = {
+        let state = cloud.state();
+        let deployment = state.deployment(identifier)?;
+        let blue = deployment.blue.clone();
+        let side = clusters::side(&state, &blue).context("the old side has no servers")?;
+        let network = Arc::clone(&state.clusters.get(&blue).context("the old side is gone")?.network);
+        (blue, deployment.green.clone().context("there is no green")?, side, network)
+    };
+    let old_doors = Doors::open(&network, &side).await.context("opening the old side's endpoints")?;
+    {
+        let now = cloud.clock().now();
+        let mut state = cloud.state();
+        if let Some(cluster) = state.clusters.get_mut(&blue) {
+            cluster.doors = Some(old_doors);
+        }
+        let arns = |state: &State, id: &str| -> Vec<String> {
+            let Some(cluster) = state.clusters.get(id) else { return Vec::new() };
+            let members =
+                cluster.members().filter_map(|id| state.instances.get(id)).map(crate::cloud::state::Instance::arn);
+            std::iter::once(cluster.arn()).chain(members).collect()
+        };
+        let (old, new) = (arns(&state, &blue), arns(&state, &green));
+        let writer = state.clusters.get(&green).map(|c| c.writer.clone()).unwrap_or_default();
+        if let Some(instance) = state.instances.get_mut(&writer) {
+            instance.replication = Replication::None;
+        }
+        let (name, old_name) = names(&state, identifier).map(|(b, g)| (g, b)).unwrap_or_default();
+        let deployment = state.deployment_mut(identifier)?;
+        let before = deployment.target.replace(cluster_arn(&name)).unwrap_or_default();
+        deployment.source = cluster_arn(&old_name);
+        deployment.status = "SWITCHOVER_COMPLETED".to_owned();
+        deployment.metadata = Some("SWITCHOVER_COMPLETED");
+        deployment.live = None;
+        for (member, (source, target)) in deployment.members.iter_mut().zip(old.into_iter().zip(new)) {
+            member.source = source;
+            member.target = Some(target);
+            member.status = "SWITCHOVER_COMPLETED";
+        }
+        let was = before.rsplit(':').next().unwrap_or_default();
+        let text = format!(
+            "Switchover from DB cluster {name} to {was} was completed. DB cluster {name} was renamed to {old_name} and DB cluster {was} was renamed to {name}."
+        );
+        state.cluster_event(now, &name, "notification", text);
+        state.deployment_event(now, identifier, "notification", "Switchover completed.");
+    }
+    servers::identify(cloud, &[&blue, &green]).await;
+    Ok(())
+}
+
+/// Blue serves as before; the API says why.
+async fn missed(cloud: &Cloud, identifier: &str, miss: &Miss) {
+    let now = cloud.clock().now();
+    {
+        let mut state = cloud.state();
+        let (blue, green) = names(&state, identifier).unwrap_or_default();
+        let text = format!(
+            "Switchover from DB cluster {blue} to {green} was cancelled because {}.",
+            miss.reason.trim_end_matches('.')
+        );
+        tracing::info!(deployment = identifier, reason = %miss.reason, failed = miss.failed, "not switched over");
+        let Ok(deployment) = state.deployment_mut(identifier) else { return };
+        let (status, member) =
+            if miss.failed { ("SWITCHOVER_FAILED", "SWITCHOVER_FAILED") } else { ("AVAILABLE", "AVAILABLE") };
+        deployment.status = status.to_owned();
+        deployment.details = Some(text.clone());
+        deployment.members.iter_mut().for_each(|m| m.status = member);
+        state.deployment_event(now, identifier, "notification", format!("Switchover canceled. {text}"));
+        state.cluster_event(now, &blue, "failure", text);
+    }
+    set_metadata(cloud, identifier, "AVAILABLE").await;
+}

@@ -1,0 +1,55 @@
+//! Tags of whatever has an ARN.
+
+use crate::cloud::Cloud;
+use crate::cloud::errors::{Answer, Refusal};
+use crate::cloud::params::Params;
+use crate::cloud::state::{State, Tags};
+use crate::wire::xml::Element;
+
+pub(crate) fn add(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> {
+    let arn = params.require("ResourceName")?;
+    let mut state = cloud.state();
+    tags_of(&mut state, arn)?.extend(params.tags());
+    Ok(None)
+}
+
+pub(crate) fn remove(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> {
+    let arn = params.require("ResourceName")?;
+    let mut state = cloud.state();
+    let tags = tags_of(&mut state, arn)?;
+    for key in params.values("TagKeys", "member") {
+        tags.remove(&key);
+    }
+    Ok(None)
+}
+
+pub(crate) fn list(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> {
+    let arn = params.require("ResourceName")?;
+    let mut state = cloud.state();
+    let tags = tags_of(&mut state, arn)?;
+    Ok(Some(Element::new("").list("TagList", elements(tags))))
+}
+
+/// The `Tag` elements of a `TagList`.
+pub(crate) fn elements(tags: &Tags) -> impl Iterator<Item = Element> + '_ {
+    tags.iter().map(|(key, value)| Element::new("Tag").with("Key", key).with("Value", value))
+}
+
+fn tags_of<'a>(state: &'a mut State, arn: &str) -> Answer<&'a mut Tags> {
+    let bad = || Refusal::value(format!("Invalid resource name: {arn}"));
+    let mut parts = arn.splitn(7, ':').skip(5);
+    let (kind, name) = (parts.next().ok_or_else(bad)?, parts.next().ok_or_else(bad)?);
+    match kind {
+        "cluster" => Ok(&mut state.cluster_mut(name)?.tags),
+        "db" => Ok(&mut state.instance_mut(name)?.tags),
+        "cluster-pg" => {
+            state.cluster_groups.get_mut(name).map(|g| &mut g.tags).ok_or_else(|| Refusal::group_not_found(name))
+        }
+        "pg" => state.instance_groups.get_mut(name).map(|g| &mut g.tags).ok_or_else(|| Refusal::group_not_found(name)),
+        "cluster-snapshot" => {
+            state.snapshots.get_mut(name).map(|s| &mut s.tags).ok_or_else(|| Refusal::snapshot_not_found(name))
+        }
+        "deployment" => Ok(&mut state.deployment_mut(name)?.tags),
+        _ => Err(bad()),
+    }
+}

@@ -1,0 +1,170 @@
+//! Trouble on request: what a test or an operator of the lab asks to go wrong, and how often. Faults are taken one by one, so
+//! that `times: 2` means exactly two. In process through `Lab::faults()`, from outside through `POST /_lab/faults`.
+
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+
+/// What goes wrong.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Fault {
+    /// The call is answered with `Throttling` and nothing happens. `action` is an API action (`DescribeDBClusters`) or `*`.
+    Throttle { action: String },
+    /// HTTP 500 and nothing happens.
+    ErrorBefore { action: String },
+    /// It happens, and the answer is HTTP 500.
+    ErrorAfter { action: String },
+    /// It happens, and the connection is closed without an answer.
+    DropAnswer { action: String },
+    /// The call is refused with this code and HTTP status, and nothing happens (`AccessDenied` 403, for example).
+    Refuse { action: String, code: String, status: u16, message: String },
+    /// The answer comes that much later than what was done.
+    Delay { action: String, millis: u64 },
+    /// The next deployment's creation ends as INVALID_CONFIGURATION for this reason.
+    InvalidConfiguration { reason: String },
+    /// The next deployment says AVAILABLE while a green member still says `modifying`, for this long.
+    AvailableTooEarly { millis: u64 },
+    /// This instance shows `status` instead of `available` for this long.
+    MemberStatus { instance: String, status: String, millis: u64 },
+    /// The next switchover is rolled back and the deployment says SWITCHOVER_FAILED.
+    SwitchoverFails { reason: String },
+    /// The next switchover is refused by a guardrail with this reason and the deployment says AVAILABLE again.
+    SwitchoverCancelled { reason: String },
+    /// The next switchover stays with writes stopped for this long before it goes on.
+    SwitchoverStalls { millis: u64 },
+    /// CloudWatch answers this many bytes more than the slots show.
+    ReportedLag { bytes: u64 },
+    /// The next deployment's slot creation waits where no client can see it.
+    HideSlotWait,
+    /// `DescribePendingMaintenanceActions` tells of this, as long as it is planned.
+    PendingMaintenance { resource_arn: String, action: String },
+    /// This cluster is described as having something that it has not, as long as it is planned.
+    Looks { cluster: String, feature: Feature },
+}
+
+/// What a cluster may be described as having.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Feature {
+    /// `MasterUserSecret`: the master password is managed by Secrets Manager.
+    ManagedSecret,
+    /// `GlobalClusterIdentifier`, and `DescribeGlobalClusters` lists it.
+    GlobalDatabase,
+    /// `IAMDatabaseAuthenticationEnabled`.
+    IamAuthentication,
+    /// `ActivityStreamStatus` started.
+    ActivityStream,
+    /// `DescribeIntegrations` lists a zero-ETL integration.
+    ZeroEtl,
+    /// `DescribeDBProxyTargets` lists it behind a proxy.
+    Proxy,
+}
+
+impl Fault {
+    fn action(&self) -> Option<&str> {
+        match self {
+            Self::Throttle { action }
+            | Self::ErrorBefore { action }
+            | Self::ErrorAfter { action }
+            | Self::DropAnswer { action }
+            | Self::Refuse { action, .. }
+            | Self::Delay { action, .. } => Some(action),
+            _ => None,
+        }
+    }
+}
+
+/// A fault and how often it is still to happen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Planned {
+    /// What goes wrong.
+    #[serde(flatten)]
+    pub fault: Fault,
+    /// How many times it still does.
+    #[serde(default = "once")]
+    pub times: u32,
+}
+
+const fn once() -> u32 {
+    1
+}
+
+/// The faults that are still to happen.
+#[derive(Debug, Default)]
+pub struct Faults {
+    planned: Mutex<Vec<Planned>>,
+}
+
+impl Faults {
+    /// Plans `fault` for the next `times` occasions.
+    pub fn plan(&self, fault: Fault, times: u32) {
+        self.lock().push(Planned { fault, times });
+    }
+
+    /// Forgets all that has not happened yet.
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+
+    /// What has not happened yet.
+    #[must_use]
+    pub fn outstanding(&self) -> Vec<Planned> {
+        self.lock().clone()
+    }
+
+    /// Takes one occasion of the first fault of `action` that `wanted` accepts.
+    pub(crate) fn take_for_action(&self, action: &str, wanted: impl Fn(&Fault) -> bool) -> Option<Fault> {
+        self.take(|fault| fault.action().is_some_and(|a| a == "*" || a == action) && wanted(fault))
+    }
+
+    /// Takes one occasion of the first fault that `wanted` accepts.
+    pub(crate) fn take(&self, wanted: impl Fn(&Fault) -> bool) -> Option<Fault> {
+        let mut planned = self.lock();
+        let at = planned.iter().position(|p| p.times > 0 && wanted(&p.fault))?;
+        planned[at].times -= 1;
+        let fault = planned[at].fault.clone();
+        planned.retain(|p| p.times > 0);
+        Some(fault)
+    }
+
+    /// Looks without taking: for faults that last until they are cleared.
+    pub(crate) fn standing<T>(&self, look: impl Fn(&Fault) -> Option<T>) -> Option<T> {
+        self.lock().iter().find_map(|p| look(&p.fault))
+    }
+
+    /// Whether `cluster` is described as having `feature`.
+    pub(crate) fn looks(&self, cluster: &str, feature: Feature) -> bool {
+        self.standing(|fault| match fault {
+            Fault::Looks { cluster: c, feature: f } if c == cluster && *f == feature => Some(()),
+            _ => None,
+        })
+        .is_some()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Planned>> {
+        self.planned.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_happens_exactly_as_often_as_planned() {
+        let faults = Faults::default();
+        faults.plan(Fault::Throttle { action: "DescribeDBClusters".into() }, 2);
+        let taken = || faults.take_for_action("DescribeDBClusters", |f| matches!(f, Fault::Throttle { .. })).is_some();
+        assert_eq!([taken(), taken(), taken()], [true, true, false]);
+        assert!(faults.outstanding().is_empty());
+    }
+
+    #[test]
+    fn the_control_path_reads_a_fault_with_and_without_times() {
+        let one: Planned = serde_json::from_str(r#"{"kind":"throttle","action":"*"}"#).expect("valid");
+        assert_eq!((one.times, one.fault), (1, Fault::Throttle { action: "*".into() }));
+        let two: Planned = serde_json::from_str(r#"{"kind":"reported_lag","bytes":7,"times":2}"#).expect("valid");
+        assert_eq!((two.times, two.fault), (2, Fault::ReportedLag { bytes: 7 }));
+    }
+}

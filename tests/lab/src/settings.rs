@@ -1,0 +1,180 @@
+//! What a lab and its clusters are made from. Plain values: nothing here starts, waits for or reads anything.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The one AWS account that the lab knows.
+pub const ACCOUNT: &str = "123456789012";
+/// The one region that the lab knows.
+pub const REGION: &str = "us-east-1";
+/// Name of the master user of every cluster: not a superuser, as on AWS.
+pub const MASTER_USER: &str = "postgres";
+/// Password of the master user.
+pub const MASTER_PASSWORD: &str = "lab-master";
+/// Name of the role that the agents log in as.
+pub const AGENT_USER: &str = "upgrade_pilot";
+/// Password of the agents' role.
+pub const AGENT_PASSWORD: &str = "lab-agent";
+
+/// How a lab behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the servers' data folders go. `None`: a folder of its own under the cache directory, removed by `Lab::stop`.
+    pub work_dir: Option<PathBuf>,
+    /// The provider's own delays.
+    pub timings: Timings,
+    /// Whether servers synchronise to disk. Off makes tests fast; the real thing is on.
+    pub fsync: bool,
+    /// Whether provider time runs by itself or is stepped by a test.
+    pub clock: ClockMode,
+}
+
+impl Default for Settings {
+    /// Short delays, no fsync, time that runs: what a test wants.
+    fn default() -> Self {
+        Self { work_dir: None, timings: Timings::short(), fsync: false, clock: ClockMode::Auto }
+    }
+}
+
+/// How provider time goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClockMode {
+    /// With the machine's clock.
+    Auto,
+    /// Only when a test says so (`Lab::clock().advance(..)`). Real work of real servers still takes real time.
+    Explicit,
+}
+
+/// The provider's own delays, on top of what the real work of the servers takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timings {
+    /// Before each task of a deployment's creation.
+    pub create_task: Duration,
+    /// `rebooting` before and after the real restart.
+    pub reboot: Duration,
+    /// `creating` of a snapshot after its real base copy.
+    pub snapshot: Duration,
+    /// Between a modify call and the moment it is applied (`applying`, `modifying`).
+    pub modify: Duration,
+    /// Before members of a running switchover show `SWITCHOVER_IN_PROGRESS`.
+    pub member_lag: Duration,
+    /// From green taking writes to the deployment saying `SWITCHOVER_COMPLETED`.
+    pub completed_delay: Duration,
+    /// From green taking writes to the endpoints' names leading there.
+    pub names_delay: Duration,
+    /// How late a CloudWatch point becomes visible.
+    pub cloudwatch_delay: Duration,
+    /// Distance of CloudWatch points.
+    pub cloudwatch_period: Duration,
+    /// How long a deletion shows `deleting`.
+    pub delete: Duration,
+    /// How far `LatestRestorableTime` lies behind the present.
+    pub restorable_delay: Duration,
+    /// How often a live deployment looks at its servers for what degrades it.
+    pub watch: Duration,
+}
+
+impl Timings {
+    /// No delay of the provider at all: everything takes what the real servers take.
+    #[must_use]
+    pub const fn zero() -> Self {
+        let none = Duration::ZERO;
+        Self {
+            create_task: none,
+            reboot: none,
+            snapshot: none,
+            modify: none,
+            member_lag: none,
+            completed_delay: none,
+            names_delay: none,
+            cloudwatch_delay: none,
+            cloudwatch_period: Duration::from_secs(1),
+            delete: none,
+            restorable_delay: none,
+            watch: Duration::from_millis(500),
+        }
+    }
+
+    /// Delays long enough to be seen by a poller and short enough for a test.
+    #[must_use]
+    pub const fn short() -> Self {
+        Self {
+            create_task: Duration::from_millis(200),
+            reboot: Duration::from_millis(100),
+            snapshot: Duration::from_millis(200),
+            modify: Duration::from_millis(50),
+            member_lag: Duration::from_millis(100),
+            completed_delay: Duration::from_millis(300),
+            names_delay: Duration::from_millis(100),
+            cloudwatch_delay: Duration::from_millis(500),
+            cloudwatch_period: Duration::from_secs(1),
+            delete: Duration::from_millis(100),
+            restorable_delay: Duration::from_secs(1),
+            watch: Duration::from_secs(1),
+        }
+    }
+
+    /// The delays seen on AWS, creation excepted (its hours would teach nothing).
+    #[must_use]
+    pub const fn real() -> Self {
+        Self {
+            create_task: Duration::from_secs(10),
+            reboot: Duration::from_secs(5),
+            snapshot: Duration::from_secs(20),
+            modify: Duration::from_secs(5),
+            member_lag: Duration::from_secs(11),
+            completed_delay: Duration::from_secs(60),
+            names_delay: Duration::from_secs(15),
+            cloudwatch_delay: Duration::from_secs(120),
+            cloudwatch_period: Duration::from_secs(60),
+            delete: Duration::from_secs(20),
+            restorable_delay: Duration::from_secs(300),
+            watch: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What a new cluster is made from.
+#[derive(Debug, Clone)]
+pub struct ClusterSettings {
+    /// Its identifier, `orders` for example: a letter first, then letters, digits and single hyphens.
+    pub identifier: String,
+    /// PostgreSQL's major version, 14 to 18.
+    pub major: u32,
+    /// How many readers beside the writer.
+    pub readers: usize,
+    /// What the user has set in a cluster parameter group of his own. Empty: the family's default group.
+    pub cluster_parameters: Vec<(String, String)>,
+    /// The same for the instance parameter group.
+    pub instance_parameters: Vec<(String, String)>,
+    /// Databases to make beside `postgres`, owned by the master user.
+    pub databases: Vec<String>,
+    /// Extensions that need a preloaded library (`pg_cron`): their library is put into `shared_preload_libraries` of a
+    /// custom instance group before the first start. The extension itself is created by whoever wants it.
+    pub preload: Vec<String>,
+    /// Instance class of all members.
+    pub instance_class: String,
+    /// Whether deletion protection is on.
+    pub deletion_protection: bool,
+    /// Tags of the cluster and its instances.
+    pub tags: Vec<(String, String)>,
+}
+
+impl ClusterSettings {
+    /// A cluster `identifier` of `major` with one writer, no reader and default parameter groups.
+    #[must_use]
+    pub fn new(identifier: &str, major: u32) -> Self {
+        Self {
+            identifier: identifier.to_owned(),
+            major,
+            readers: 0,
+            cluster_parameters: Vec::new(),
+            instance_parameters: Vec::new(),
+            databases: Vec::new(),
+            preload: Vec::new(),
+            instance_class: "db.r6g.large".to_owned(),
+            deletion_protection: false,
+            tags: Vec::new(),
+        }
+    }
+}
