@@ -4,8 +4,16 @@
 
 pub mod cloudwatch;
 pub mod codes;
+pub mod drivers;
 pub mod link;
+mod metrics;
+pub mod monitors;
+pub mod operator;
+pub mod preflight;
 pub mod rds;
+mod sampling;
 pub mod spec;
+pub mod steps;
 pub mod store;
+pub mod topology;
 pub mod world;

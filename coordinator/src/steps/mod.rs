@@ -1,0 +1,39 @@
+//! The plan: one file a step, one line each. Steps reach the world through `Cx` only.
+
+pub mod cleanup;
+pub mod codes;
+mod lag;
+pub mod post_provisioning;
+pub mod post_switchover;
+pub mod prerequisites;
+pub mod provisioning;
+pub mod replicating_data;
+mod shared;
+pub mod switchover;
+
+use std::time::Duration;
+
+use engine::{Plan, Retry};
+
+use crate::{monitors, spec::UpgradeSpec, world::Upgrade};
+
+/// The plan of an upgrade. The order is the program's; the spec sets only the budgets.
+pub fn plan(spec: &UpgradeSpec) -> Plan<Upgrade> {
+    let cut = &spec.switchover;
+    let again = crate::spec::seconds(cut.retry_after_seconds);
+    let attempts = Retry { retries_max: cut.attempts.saturating_sub(1), delay_min: again, delay_max: again };
+    let forward = Retry { retries_max: 10, delay_min: Duration::from_secs(1), delay_max: Duration::from_secs(60) };
+    Plan::new()
+        .then(prerequisites::Prerequisites)
+        .then(provisioning::Provisioning)
+        .then(post_provisioning::PostProvisioning)
+        .then(replicating_data::ReplicatingData)
+        .then(switchover::Switchover)
+        .retry(attempts)
+        .then(post_switchover::PostSwitchover)
+        .retry(forward)
+        .then(cleanup::Cleanup)
+        .retry(forward)
+        .throughout(monitors::all())
+        .restart_from(shared::ids::PROVISIONING, spec.retries)
+}

@@ -1,0 +1,113 @@
+//! The one reboot that static parameters need: approved or allowed, ingestion paused, the writer first, its outage measured.
+
+use std::time::Duration;
+
+use engine::{Failure, Look};
+use proto::intent::{IngestionWish, WatchWish};
+
+use super::{Start, targets, wish};
+use crate::{
+    preflight::failed,
+    rds::{self, Cluster},
+    spec::RebootPolicy,
+    steps::{
+        codes,
+        shared::{Context, RecordedInstance, SETTLE, instances, publish, recorded_cluster, until_in_sync},
+    },
+};
+
+/// Reboots the members that wait for it. Returns what writers could not do by the lead's probe, in milliseconds; `None`
+/// when nothing was rebooted or nothing was measured.
+pub(super) async fn if_needed(cx: &Context<'_>, start: &Start) -> Result<Option<u64>, Failure> {
+    let limit = Duration::from_secs(cx.spec().reboot.seconds_max);
+    let waiting = pending(cx, start).await?;
+    if waiting.is_empty() {
+        until_in_sync(cx, &start.blue, cx.spec().provisioning.stable_reads, limit).await?;
+        return Ok(None);
+    }
+    if cx.spec().reboot.policy == RebootPolicy::Approve {
+        let names: Vec<&str> = waiting.iter().map(|instance| instance.id.as_str()).collect();
+        let why = format!(
+            "static parameters wait for a reboot of {}; writers are without a server for some seconds",
+            names.join(", ")
+        );
+        cx.approval("reboot", why).await?;
+    }
+    let before = measured(cx);
+    let mut quiet = wish(cx.spec(), targets(start.production.clone(), &start.blue, None), WatchWish::default(), false);
+    quiet.ingestion = IngestionWish::Paused { max_pause_ms: cx.spec().ingestion.max_pause_seconds * 1000 };
+    publish(cx, quiet.clone(), SETTLE).await?;
+    for instance in &waiting {
+        reboot(cx, start, instance).await?;
+        until_available(cx, start, limit).await?;
+    }
+    until_in_sync(cx, &start.blue, cx.spec().provisioning.stable_reads, limit).await?;
+    quiet.ingestion = IngestionWish::Running;
+    publish(cx, quiet, SETTLE).await?;
+    Ok(measured(cx).zip(before).map(|(after, before)| after.saturating_sub(before)))
+}
+
+/// Members that wait for a reboot, the writer first.
+async fn pending(cx: &Context<'_>, start: &Start) -> Result<Vec<RecordedInstance>, Failure> {
+    let cluster = recorded_cluster(cx, &start.blue).await?;
+    let all = instances(cx, &cluster.id).await?;
+    let waits = |recorded: &&RecordedInstance| {
+        let member = cluster.members.iter().find(|member| member.instance == recorded.id);
+        let instance = all.iter().find(|instance| instance.id == recorded.id);
+        member.is_some_and(|member| !member.in_sync()) || instance.is_some_and(|instance| !instance.in_sync())
+    };
+    let mut waiting: Vec<RecordedInstance> = start.blue.instances.iter().filter(waits).cloned().collect();
+    let is_writer = |cluster: &Cluster, id| cluster.writer().is_some_and(|writer| writer.instance == id);
+    waiting.sort_by_key(|instance| !is_writer(&cluster, instance.id.clone()));
+    Ok(waiting)
+}
+
+async fn reboot(cx: &Context<'_>, start: &Start, instance: &RecordedInstance) -> Result<(), Failure> {
+    let rds = &*cx.world().rds;
+    let in_sync = move || async move {
+        let cluster = recorded_cluster(cx, &start.blue).await?;
+        let member = cluster.members.iter().find(|member| member.instance == instance.id);
+        Ok(match member {
+            Some(member) if member.in_sync() => Look::There(()),
+            Some(member) => Look::NotYet(format!("{} is {}", instance.id, member.parameter_group_status)),
+            None => Look::NotYet(format!("{} is not a member", instance.id)),
+        })
+    };
+    cx.effect(
+        &format!("reboot-{}", instance.resource_id),
+        async { Ok(()) },
+        move |()| in_sync(),
+        |()| async move {
+            let doing = || format!("rebooting {}", instance.id);
+            rds::same_instance(rds, &instance.id, &instance.resource_id).await.map_err(|error| {
+                let code =
+                    if error.code == rds::IDENTITY_CHANGED { codes::IDENTITY_CHANGED } else { codes::AWS_REFUSED };
+                failed(doing(), error).with_code(code)
+            })?;
+            rds.reboot_instance(&instance.id).await.map(|_| ()).map_err(|error| failed(doing(), error))
+        },
+    )
+    .await
+}
+
+async fn until_available(cx: &Context<'_>, start: &Start, deadline: Duration) -> Result<(), Failure> {
+    let wait = engine::Wait {
+        every: super::poll(cx.spec()).min(Duration::from_secs(2)),
+        deadline,
+        what: "the rebooted instance to be available",
+    };
+    cx.until(wait, || async {
+        let cluster = recorded_cluster(cx, &start.blue).await?;
+        let all = instances(cx, &cluster.id).await?;
+        match all.iter().find(|instance| !instance.status.is_available()) {
+            Some(instance) => Ok(Look::NotYet(format!("{} is {}", instance.id, instance.status))),
+            None => Ok(Look::There(())),
+        }
+    })
+    .await
+}
+
+/// Milliseconds without writes that the lead's probe has counted so far.
+fn measured(cx: &Context<'_>) -> Option<u64> {
+    Some(cx.world().agents.lead_report()?.value.probe.write_unavailable_ms)
+}

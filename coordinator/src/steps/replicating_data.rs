@@ -1,0 +1,127 @@
+//! Step 4: waits until lag is under its thresholds for a sustained time, by slots, marker and CloudWatch, then compares the
+//! sides: schema, rows, business queries, statistics. A difference that persists unwinds.
+
+use std::time::Duration;
+
+use engine::{Failure, Gate, Look, Reversal, Step, StepId, Wait};
+use proto::{
+    jobs::{Compare, CompareSchema, Compared, SchemaDifferences},
+    side::Side,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    codes,
+    lag::{self, Lag, Steady},
+    post_provisioning::{PostProvisioning, statistics_are_there},
+    prerequisites::{Prerequisites, SHORT_JOB},
+    provisioning::{Provisioning, replicating_wish},
+    shared::{Context, SETTLE, fresh_job, ids, job, publish, recorded_cluster, targets},
+};
+use crate::world::Upgrade;
+
+pub struct ReplicatingData;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Verified {
+    /// What was measured when the gates had held long enough.
+    pub lag: Lag,
+    pub tables: u64,
+    pub queries: u64,
+    pub rounds: u32,
+    /// Tables that were not proven exactly, with the reason.
+    pub unproven: Vec<(String, String)>,
+}
+
+impl Step<Upgrade> for ReplicatingData {
+    const ID: StepId = ids::REPLICATING_DATA;
+    const TITLE: &'static str = "Replicating data";
+    const REVERSAL: Reversal = Reversal::Reversible;
+    type Output = Verified;
+
+    async fn check(&self, cx: &Context<'_>) -> Result<Gate, Failure> {
+        recorded_cluster(cx, &cx.output::<Provisioning>()?.green).await?;
+        Ok(Gate::Open)
+    }
+
+    async fn run(&self, cx: &Context<'_>) -> Result<Verified, Failure> {
+        let (prepared, provisioned) = (cx.output::<Prerequisites>()?, cx.output::<Provisioning>()?);
+        let seeing = targets(prepared.production.clone(), &prepared.blue, Some(&provisioned.green));
+        publish(cx, replicating_wish(cx.spec(), seeing), SETTLE).await?;
+        let lag = until_drained(cx).await?;
+        same_schema(cx).await?;
+        let compared = compare(cx).await?;
+        let differences = compared.differences();
+        if !differences.is_empty() {
+            let doing = format!("comparing {} tables and {} queries", compared.tables.len(), compared.queries.len());
+            let failure = Failure::permanent(codes::DATA_DIFFERS, doing);
+            return Err(differences.into_iter().take(20).fold(failure, Failure::because));
+        }
+        Ok(Verified {
+            lag,
+            tables: compared.tables.len() as u64,
+            queries: compared.queries.len() as u64,
+            rounds: compared.rounds,
+            unproven: compared.unproven.iter().map(|(table, why)| (table.to_string(), why.clone())).collect(),
+        })
+    }
+
+    async fn verify(&self, cx: &Context<'_>, _: &Verified) -> Result<(), Failure> {
+        statistics_are_there(cx, cx.output::<PostProvisioning>()?.since).await
+    }
+
+    async fn undo(&self, _: &Context<'_>) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// Waits until every gate has held for the sustained time; lag that never drains fails for good.
+async fn until_drained(cx: &Context<'_>) -> Result<Lag, Failure> {
+    let limits = &cx.spec().replication;
+    let steady = Steady::new(crate::spec::seconds(limits.sustained_seconds));
+    let deadline = Duration::from_secs(limits.drain_seconds_max);
+    let wait = Wait { every: lag::EVERY, deadline, what: "replication lag to stay under its thresholds" };
+    let cloudwatch = lag::CloudWatchReader::new();
+    let drained = cx.until(wait, || async {
+        let lag = lag::measure(cx, &cloudwatch).await?;
+        lag::show(cx, &lag);
+        let missed = lag.misses(limits);
+        Ok(match steady.held(cx.clock().mono(), missed.is_empty()) {
+            true => Look::There(lag),
+            false if missed.is_empty() => Look::NotYet("under the thresholds, not long enough yet".into()),
+            false => Look::NotYet(missed.join(", ")),
+        })
+    });
+    drained.await.map_err(|failure| match failure.code {
+        engine::failure::codes::DEADLINE => failure.with_code(codes::LAG_NEVER_DRAINS),
+        _ => failure,
+    })
+}
+
+/// The catalogues of both sides are equal; what may differ (extension versions, settings) is listed.
+pub(super) async fn same_schema(cx: &Context<'_>) -> Result<SchemaDifferences, Failure> {
+    let seen = fresh_job(cx, "schema", Side::Blue, &CompareSchema {}, SHORT_JOB).await?;
+    for (what, items) in [("extensions", &seen.extensions), ("settings", &seen.settings)] {
+        if !items.is_empty() {
+            cx.warn(codes::SETTINGS_DIFFER, format!("{what} differ between the sides: {}", items.join(", ")));
+        }
+    }
+    if seen.differences.is_empty() {
+        return Ok(seen);
+    }
+    let failure =
+        Failure::permanent(codes::SCHEMA_DIFFERS, format!("comparing {} objects of both sides", seen.objects));
+    Err(seen.differences.into_iter().take(20).fold(failure, Failure::because))
+}
+
+async fn compare(cx: &Context<'_>) -> Result<Compared, Failure> {
+    let spec = &cx.spec().verify;
+    let body = Compare {
+        queries: spec.queries.clone(),
+        hashes: spec.hashes,
+        rounds: spec.rounds,
+        hold_budget_ms: None,
+        prefer_reader: true,
+    };
+    job(cx, "compare", Side::Blue, &body, Duration::from_secs(spec.seconds_max)).await
+}

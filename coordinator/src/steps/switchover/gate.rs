@@ -1,0 +1,93 @@
+//! Everything that is judged before the hold: thresholds held for the sustained time, every check AWS could refuse, the
+//! schema. Nothing here hurts the application.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use engine::{Failure, Look, Wait};
+
+use super::Sides;
+use crate::{
+    preflight::failed,
+    rds,
+    steps::{
+        codes,
+        lag::{self, CloudWatchReader, Lag, Steady},
+        provisioning::not_ready,
+        replicating_data::same_schema,
+        shared::{Context, poll},
+    },
+};
+
+/// How long the gates may take to hold before the attempt is given up.
+const GATE_MAX: Duration = Duration::from_secs(1800);
+
+/// Returns what was measured when everything held.
+pub(super) async fn before_the_hold(cx: &Context<'_>, sides: &Sides) -> Result<Lag, Failure> {
+    members_stable(cx, sides).await?;
+    same_schema(cx).await?;
+    let lag = thresholds(cx).await?;
+    if let Some(why) = cx.alarms().holding() {
+        return Err(Failure::transient(codes::GATE_MISSED, "opening the switchover").because(why));
+    }
+    Ok(lag)
+}
+
+async fn thresholds(cx: &Context<'_>) -> Result<Lag, Failure> {
+    let limits = &cx.spec().replication;
+    let steady = Steady::new(crate::spec::seconds(limits.sustained_seconds));
+    let cloudwatch = CloudWatchReader::new();
+    let wait = Wait { every: lag::EVERY, deadline: GATE_MAX, what: "the gates of the switchover" };
+    let opened = cx.until(wait, || async {
+        let lag = lag::measure(cx, &cloudwatch).await?;
+        lag::show(cx, &lag);
+        let mut missed = lag.misses(limits);
+        missed.extend(cx.alarms().holding().map(ToString::to_string));
+        Ok(match steady.held(cx.clock().mono(), missed.is_empty()) {
+            true => Look::There(lag),
+            false if missed.is_empty() => Look::NotYet("open, not long enough yet".into()),
+            false => Look::NotYet(missed.join(", ")),
+        })
+    });
+    opened.await.map_err(|failure| match failure.code {
+        engine::failure::codes::DEADLINE => {
+            failure.with_code(codes::GATE_MISSED).with_class(engine::FailureClass::Transient)
+        }
+        _ => failure,
+    })
+}
+
+/// Deployment and every instance of both sides available on N equal reads: AWS refuses the call otherwise.
+async fn members_stable(cx: &Context<'_>, sides: &Sides) -> Result<(), Failure> {
+    let good = AtomicU32::new(0);
+    let id = &sides.provisioned.deployment;
+    let reads = cx.spec().provisioning.stable_reads;
+    let wait = Wait { every: poll(cx.spec()), deadline: GATE_MAX, what: "every member to stay available" };
+    cx.until(wait, || async {
+        let answer = rds::found(cx.world().rds.deployment(id).await);
+        let deployment =
+            answer.map_err(|error| failed(format!("reading deployment {id}"), error))?.ok_or_else(|| {
+                Failure::permanent(codes::DEPLOYMENT_GONE, format!("reading deployment {id}"))
+                    .because("it is not there any more")
+            })?;
+        if deployment.status == rds::DeploymentStatus::InvalidConfiguration {
+            let failure = Failure::permanent(codes::DEPLOYMENT_INVALID, format!("reading deployment {id}"));
+            return Err(failure.because(deployment.status_details.unwrap_or_else(|| deployment.status.to_string())));
+        }
+        match not_ready(cx, &sides.prepared, &deployment).await? {
+            Some(why) => {
+                good.store(0, Ordering::Relaxed);
+                Ok(Look::NotYet(why))
+            }
+            None => {
+                let seen = good.fetch_add(1, Ordering::Relaxed) + 1;
+                Ok(if seen >= reads {
+                    Look::There(())
+                } else {
+                    Look::NotYet(format!("available, read {seen} of {reads}"))
+                })
+            }
+        }
+    })
+    .await
+}

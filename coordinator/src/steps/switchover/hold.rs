@@ -1,0 +1,151 @@
+//! The hold: the last acts before the call. Settled on every agent, blockers ended under the policy, what was written since its
+//! last clean comparison compared again, one marker through every database. Zero lag *means* the marker (field rule 7.2).
+
+use std::time::Duration;
+
+use engine::Failure;
+use proto::{
+    intent::{GateWish, SwitchoverWindow},
+    jobs::{Compare, EndSessions, EndedSession, Marker},
+    side::Side,
+};
+use serde::{Deserialize, Serialize};
+
+use super::Sides;
+use crate::{
+    spec::UpgradeSpec,
+    steps::{
+        codes,
+        provisioning::replicating_wish,
+        shared::{Context, fresh_job},
+    },
+    world::hold_ack_max,
+};
+
+/// Extra time before an agent that is on its own fails open.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// What happened between the hold and the call.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Held {
+    pub ended: u64,
+    pub recorded: u64,
+    /// Sessions whose statement may not be resubmitted, with the reason.
+    pub refused: Vec<String>,
+    /// Slowest database, from the marker's commit on blue to its sight on green.
+    pub marker_ms: u64,
+    /// Tables that were not proven exactly inside the hold.
+    pub unproven: Vec<String>,
+    /// From the first word of the hold to the call, in milliseconds.
+    pub prepared_ms: u64,
+}
+
+/// The window as the agents are told it: announced, or open.
+pub(super) fn window(spec: &UpgradeSpec, open: bool) -> SwitchoverWindow {
+    let cut = &spec.switchover;
+    let millis = |seconds: u32| u64::from(seconds) * 1000;
+    SwitchoverWindow {
+        open,
+        deadline_ms: millis(cut.timeout_seconds) + millis(cut.revert_allowance_seconds),
+        grace_ms: u64::try_from(GRACE.as_millis()).unwrap_or(u64::MAX),
+        hold_max_ms: millis(cut.hold_seconds_max),
+    }
+}
+
+/// Announces the window, holds, and does everything that must be done while held.
+pub(super) async fn everything(cx: &Context<'_>, sides: &Sides) -> Result<Held, Failure> {
+    let spec = cx.spec();
+    let mut wish = replicating_wish(spec, sides.targets(Side::Blue));
+    wish.window = Some(window(spec, false));
+    settle(cx, wish.clone()).await?;
+    let began = cx.clock().mono();
+    wish.window = Some(window(spec, true));
+    wish.gate = GateWish::Hold;
+    settle(cx, wish).await?;
+    let ended = end_sessions(cx).await?;
+    let unproven = compare_written(cx).await?;
+    let marker_ms = marker(cx).await?;
+    Ok(Held {
+        ended: ended.len() as u64,
+        recorded: ended.iter().filter(|session| session.recorded.is_some()).count() as u64,
+        refused: ended.iter().filter_map(refusal).collect(),
+        marker_ms,
+        unproven,
+        prepared_ms: u64::try_from(cx.clock().mono().since(began).as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+/// One refusal, or silence past the limit, fails the attempt: the caller opens all again.
+async fn settle(cx: &Context<'_>, wish: crate::link::Wish) -> Result<(), Failure> {
+    let agents = &cx.world().agents;
+    let generation = agents.publish(wish).await?;
+    let settled = agents.await_settled(generation, hold_ack_max(cx.spec()));
+    cx.unless_interrupted(settled).await?.map_err(|failure| failure.with_code(codes::HOLD_NOT_SETTLED))
+}
+
+async fn end_sessions(cx: &Context<'_>) -> Result<Vec<EndedSession>, Failure> {
+    let cut = &cx.spec().switchover;
+    let body = EndSessions {
+        policies: cut.resubmit.clone(),
+        allow_applications: cx.spec().purge.allow_applications.clone(),
+        older_than_ms: cut.long_transaction_ms,
+        drain_ms: cut.drain_ms,
+    };
+    let deadline = Duration::from_millis(cut.drain_ms) + Duration::from_secs(10);
+    let ended = fresh_job(cx, "end-sessions", Side::Blue, &body, deadline).await?;
+    if ended.remaining.is_empty() {
+        return Ok(ended.ended);
+    }
+    let failure = Failure::transient(codes::BLOCKERS_LEFT, "ending the sessions that would delay the cut");
+    Err(ended.remaining.into_iter().fold(failure, |failure, (session, why)| {
+        failure.because(format!("pid {} of {}: {why}", session.pid, session.user.as_deref().unwrap_or("?")))
+    }))
+}
+
+fn refusal(session: &EndedSession) -> Option<String> {
+    let why = session.not_resubmittable.as_ref()?;
+    Some(format!("pid {} of {}: {why}", session.session.pid, session.session.user.as_deref().unwrap_or("?")))
+}
+
+async fn compare_written(cx: &Context<'_>) -> Result<Vec<String>, Failure> {
+    let spec = &cx.spec().verify;
+    if spec.hold_budget_ms == 0 {
+        return Ok(vec!["nothing was compared inside the hold: verify.hold_budget_ms is 0".into()]);
+    }
+    let body = Compare {
+        queries: Vec::new(),
+        hashes: spec.hashes,
+        rounds: spec.rounds,
+        hold_budget_ms: Some(spec.hold_budget_ms),
+        prefer_reader: false,
+    };
+    let deadline = Duration::from_millis(spec.hold_budget_ms) + Duration::from_secs(5);
+    let compared = fresh_job(cx, "compare-held", Side::Blue, &body, deadline).await?;
+    let differences = compared.differences();
+    if !differences.is_empty() {
+        let failure = Failure::permanent(codes::DATA_DIFFERS, "comparing what was written, inside the hold");
+        return Err(differences.into_iter().take(20).fold(failure, Failure::because));
+    }
+    let unproven: Vec<String> = compared.unproven.iter().map(|(table, why)| format!("{table} ({why})")).collect();
+    if !unproven.is_empty() {
+        cx.warn(codes::UNPROVEN, format!("not proven exactly inside the hold: {}", unproven.join(", ")));
+    }
+    Ok(unproven)
+}
+
+async fn marker(cx: &Context<'_>) -> Result<u64, Failure> {
+    let key = format!("cut-{}-{}", cx.epoch(), cx.clock().now().as_microsecond());
+    let deadline = Duration::from_millis(cx.spec().switchover.marker_ms_max);
+    let seen = fresh_job(cx, "marker", Side::Blue, &Marker { key }, deadline)
+        .await
+        .map_err(|failure| failure.with_code(codes::GATE_MISSED))?;
+    match seen.databases.iter().map(|(_, ms)| *ms).max() {
+        Some(ms)
+            if seen.databases.len() as u64 >= cx.output::<crate::steps::prerequisites::Prerequisites>()?.databases =>
+        {
+            Ok(ms)
+        }
+        _ => Err(Failure::transient(codes::NOT_MEASURED, "sending a marker through every database")
+            .because(format!("it passed {} databases", seen.databases.len()))),
+    }
+}

@@ -1,0 +1,180 @@
+//! Step 5, the pivot: checks everything AWS could refuse, holds, ends what blocks, proves the last marker, arms, makes the one
+//! call and looks until the outcome is read. One attempt is one run; a miss before the call releases and is tried again.
+
+mod gate;
+mod hold;
+mod outcome;
+
+use std::time::Duration;
+
+use engine::{Failure, Gate, Pivot, Reversal, Step, StepId};
+use proto::{
+    intent::{GateWish, IngestionWish, Targets, WatchWish},
+    side::Side,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    codes,
+    lag::Lag,
+    prerequisites::{Prepared, Prerequisites},
+    provisioning::{Provisioned, Provisioning, replicating_wish},
+    shared::{Context, SETTLE, ids, publish, recorded_cluster, targets},
+};
+use crate::{
+    link::Wish,
+    rds::Class,
+    spec::{PauseFor, UpgradeSpec},
+    world::{Upgrade, Witness},
+};
+
+pub use hold::Held;
+
+pub struct Switchover;
+
+/// The cut, as it went.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Switched {
+    pub witness: Witness,
+    pub held: Option<Held>,
+    pub lag: Option<Lag>,
+}
+
+/// Who is who during the cut.
+pub(super) struct Sides {
+    pub(super) prepared: Prepared,
+    pub(super) provisioned: Provisioned,
+}
+
+impl Sides {
+    pub(super) fn of(cx: &Context<'_>) -> Result<Sides, Failure> {
+        Ok(Sides { prepared: cx.output::<Prerequisites>()?, provisioned: cx.output::<Provisioning>()? })
+    }
+
+    pub(super) fn targets(&self, serving: Side) -> Targets {
+        let Sides { prepared, provisioned } = self;
+        let before = targets(prepared.production.clone(), &prepared.blue, Some(&provisioned.green));
+        Targets { serving, ..before }
+    }
+}
+
+impl Step<Upgrade> for Switchover {
+    const ID: StepId = ids::SWITCHOVER;
+    const TITLE: &'static str = "Switchover";
+    const REVERSAL: Reversal = Reversal::Pivot;
+    type Output = Switched;
+
+    async fn check(&self, cx: &Context<'_>) -> Result<Gate, Failure> {
+        let sides = Sides::of(cx)?;
+        recorded_cluster(cx, &sides.prepared.blue).await?;
+        recorded_cluster(cx, &sides.provisioned.green).await?;
+        if cx.spec().switchover.approve && !cx.approved("switchover") {
+            let why = "production moves to green; writes stop for a moment and nothing is undone after it".to_owned();
+            return Ok(Gate::Approval { name: "switchover", why });
+        }
+        if let Some(why) = cx.alarms().holding() {
+            return Ok(Gate::Wait { reason: why.to_string(), retry_after: Duration::from_secs(1) });
+        }
+        Ok(Gate::Open)
+    }
+
+    async fn run(&self, cx: &Context<'_>) -> Result<Switched, Failure> {
+        let sides = Sides::of(cx)?;
+        let mut done = Switched { witness: Witness::default(), held: None, lag: None };
+        let call = match cx.pivot() {
+            Pivot::Happened(witness) => {
+                release(cx, &sides).await?;
+                return Ok(Switched { witness, ..done });
+            }
+            // The process was lost while armed: whether the call was made is not known.
+            Pivot::Armed => outcome::Call::NotKnown,
+            Pivot::Untouched => {
+                let lag = gate::before_the_hold(cx, &sides).await?;
+                let held = match prepare(cx, &sides).await {
+                    Ok(held) => held,
+                    Err(failure) => return Err(let_go(cx, &sides, failure).await),
+                };
+                (done.held, done.lag) = (Some(held), Some(lag));
+                make_the_call(cx, &sides).await
+            }
+        };
+        match outcome::read(cx, &sides, call).await? {
+            outcome::Read::Switched(witness) => {
+                release(cx, &sides).await?;
+                Ok(Switched { witness, ..done })
+            }
+            outcome::Read::NotSwitched(failure) => Err(let_go(cx, &sides, failure).await),
+        }
+    }
+
+    async fn verify(&self, cx: &Context<'_>, _: &Switched) -> Result<(), Failure> {
+        match cx.pivot() {
+            Pivot::Happened(_) => Ok(()),
+            Pivot::Armed | Pivot::Untouched => {
+                Err(Failure::unknown(codes::OUTCOME_UNREADABLE, "verifying that the outcome was read"))
+            }
+        }
+    }
+
+    async fn undo(&self, cx: &Context<'_>) -> Result<(), Failure> {
+        let sides = Sides::of(cx)?;
+        publish(cx, replicating_wish(cx.spec(), sides.targets(Side::Blue)), SETTLE).await
+    }
+}
+
+/// Hold, end what blocks, compare what was written, prove the marker, arm: everything up to the one call.
+async fn prepare(cx: &Context<'_>, sides: &Sides) -> Result<Held, Failure> {
+    let held = hold::everything(cx, sides).await?;
+    cx.arm().await?;
+    Ok(held)
+}
+
+/// The one call. A refusal is an answer; anything else must be looked for.
+async fn make_the_call(cx: &Context<'_>, sides: &Sides) -> outcome::Call {
+    let timeout = Duration::from_secs(cx.spec().switchover.timeout_seconds.into());
+    let at = cx.clock().mono();
+    match cx.world().rds.switchover(&sides.provisioned.deployment, timeout).await {
+        Ok(_) => outcome::Call::Taken { at },
+        Err(error) => match &error.class {
+            Class::InvalidState
+            | Class::Permanent
+            | Class::NotFound
+            | Class::AccessDenied { .. }
+            | Class::Throttled => outcome::Call::Refused { error },
+            Class::Transient | Class::Unknown | Class::AlreadyExists => outcome::Call::NotKnown,
+        },
+    }
+}
+
+/// Green takes writes: the gate opens towards it, by address. Ingestion that the spec pauses for longer stays paused
+/// until its extensions are tested.
+async fn release(cx: &Context<'_>, sides: &Sides) -> Result<(), Failure> {
+    publish(cx, serving_green(cx.spec(), sides.targets(Side::Green)), SETTLE).await
+}
+
+/// What holds from the cut until post-switchover is done.
+pub(super) fn serving_green(spec: &UpgradeSpec, targets: Targets) -> Wish {
+    let ingestion = match spec.ingestion.pause {
+        PauseFor::Moments => IngestionWish::Running,
+        PauseFor::Replication => IngestionWish::Paused { max_pause_ms: spec.ingestion.max_pause_seconds * 1000 },
+    };
+    let watch = WatchWish { old_side: true, partitions: true, ..WatchWish::default() };
+    Wish { ingestion, purger: None, gate: GateWish::Open, targets, window: Some(hold::window(spec, false)), watch }
+}
+
+/// Everything resumes on blue; the failure that led here is what the engine decides on.
+async fn let_go(cx: &Context<'_>, sides: &Sides, failure: Failure) -> Failure {
+    if matches!(cx.pivot(), Pivot::Armed) {
+        return failure;
+    }
+    let wish = replicating_wish(cx.spec(), sides.targets(Side::Blue));
+    let agents = &cx.world().agents;
+    let released = match agents.publish(wish).await {
+        Ok(generation) => agents.await_settled(generation, SETTLE).await,
+        Err(failure) => Err(failure),
+    };
+    match released {
+        Ok(()) => failure,
+        Err(also) => failure.because(format!("and the hold could not be released everywhere: {also}")),
+    }
+}
