@@ -16,6 +16,9 @@ pub mod roles;
 pub mod settings;
 mod wire;
 
+#[cfg(test)]
+mod by_hand_test;
+
 use std::net::{IpAddr, SocketAddr};
 
 pub use crate::clock::LabClock;

@@ -1,0 +1,349 @@
+#!/usr/bin/env python3
+"""The whole upgrade by hand, with unmodified boto3, as an operator would type it: parameter groups, reboot, snapshot,
+deployment, switchover, clean-up. Reads AWS_ENDPOINT_URL and the like from the environment (`pilot-lab up` prints them).
+Every answer is also held against botocore's own model: a member that the model does not know ends the run.
+
+    python3 by_hand.py --cluster orders --to 16 [--until created|switched|cleaned]
+
+Progress goes to stderr, one JSON object to stdout. Exit 0 when everything was as on AWS.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+
+def say(text):
+    print(f"by hand: {text}", file=sys.stderr, flush=True)
+
+
+class Wrong(Exception):
+    """Something is not as on AWS."""
+
+
+def expect(condition, text):
+    if not condition:
+        raise Wrong(text)
+
+
+# --- holding answers against the model -------------------------------------------------------------------------------
+
+def local(tag):
+    return tag.rsplit("}", 1)[-1]
+
+
+def check_xml(node, shape, path):
+    if shape.type_name == "structure":
+        known = {m.serialization.get("name", name): m for name, m in shape.members.items()}
+        for child in node:
+            name = local(child.tag)
+            expect(name in known, f"{path}: the model has no member {name}")
+            check_xml(child, known[name], f"{path}.{name}")
+    elif shape.type_name == "list":
+        item = shape.member.serialization.get("name", "member")
+        for child in node:
+            expect(local(child.tag) == item, f"{path}: list items are called {item}, not {local(child.tag)}")
+            check_xml(child, shape.member, f"{path}[]")
+    else:
+        expect(len(node) == 0, f"{path}: a {shape.type_name} has no members")
+
+
+def check_json(value, shape, path):
+    if shape.type_name == "structure":
+        for name, inner in value.items():
+            expect(name in shape.members, f"{path}: the model has no member {name}")
+            check_json(inner, shape.members[name], f"{path}.{name}")
+    elif shape.type_name == "list":
+        for inner in value:
+            check_json(inner, shape.member, f"{path}[]")
+
+
+CHECKED = {}
+
+
+def check_answer(operation_model, response_dict, **_):
+    if response_dict["status_code"] >= 300:
+        return
+    name, shape, body = operation_model.name, operation_model.output_shape, response_dict["body"]
+    CHECKED[name] = CHECKED.get(name, 0) + 1
+    if operation_model.service_model.service_name == "cloudwatch":
+        check_json(json.loads(body), shape, name)
+        return
+    root = ElementTree.fromstring(body)
+    expect(local(root.tag) == f"{name}Response", f"{name}: the root is {local(root.tag)}")
+    children = {local(child.tag): child for child in root}
+    expect("ResponseMetadata" in children, f"{name}: there is no ResponseMetadata")
+    if shape is not None:
+        wrapper = shape.serialization.get("resultWrapper")
+        expect(wrapper in children, f"{name}: there is no {wrapper}")
+        check_xml(children[wrapper], shape, name)
+
+
+# --- waiting and looking ---------------------------------------------------------------------------------------------
+
+FAST = {"Delay": 1, "MaxAttempts": 600}
+
+
+def until(what, look, seconds=300):
+    """Looks until it is there; says what was last seen when it never is."""
+    end = time.monotonic() + seconds
+    while True:
+        there, seen = look()
+        if there:
+            return seen
+        expect(time.monotonic() < end, f"{what}: not within {seconds} s, last seen {seen}")
+        time.sleep(0.2)
+
+
+def refused(code, call, **parameters):
+    try:
+        call(**parameters)
+    except ClientError as error:
+        got = error.response["Error"]["Code"]
+        expect(got == code, f"refused with {got}, not {code}: {error}")
+        return error.response["Error"]["Message"]
+    raise Wrong(f"not refused with {code}")
+
+
+class ByHand:
+    def __init__(self, cluster, to):
+        settings = Config(retries={"max_attempts": 3}, read_timeout=60)
+        self.rds = boto3.client("rds", config=settings)
+        self.cloudwatch = boto3.client("cloudwatch", config=settings)
+        for client in (self.rds, self.cloudwatch):
+            client.meta.events.register("before-parse", check_answer)
+        self.name, self.to = cluster, to
+        self.report = {}
+
+    def cluster(self, name=None):
+        return self.rds.describe_db_clusters(DBClusterIdentifier=name or self.name)["DBClusters"][0]
+
+    def instance(self, name):
+        return self.rds.describe_db_instances(DBInstanceIdentifier=name)["DBInstances"][0]
+
+    def deployment(self):
+        found = self.rds.describe_blue_green_deployments(BlueGreenDeploymentIdentifier=self.deployment_id)
+        return found["BlueGreenDeployments"][0]
+
+    # --- the steps
+
+    def look_around(self):
+        cluster = self.cluster()
+        version = cluster["EngineVersion"]
+        found = self.rds.describe_db_engine_versions(Engine="aurora-postgresql", EngineVersion=version)["DBEngineVersions"]
+        targets = [t["EngineVersion"] for t in found[0]["ValidUpgradeTarget"]]
+        self.version = next((t for t in targets if t.split(".")[0] == self.to), None)
+        expect(self.version, f"{version} cannot go to {self.to}: {targets}")
+        writer = next(m["DBInstanceIdentifier"] for m in cluster["DBClusterMembers"] if m["IsClusterWriter"])
+        self.writer, self.resource = writer, cluster["DbClusterResourceId"]
+        self.members = [m["DBInstanceIdentifier"] for m in cluster["DBClusterMembers"]]
+        klass = self.instance(writer)["DBInstanceClass"]
+        offers = self.rds.describe_orderable_db_instance_options(
+            Engine="aurora-postgresql", EngineVersion=self.version, DBInstanceClass=klass)
+        expect(offers["OrderableDBInstanceOptions"], f"{klass} is not offered for {self.version}")
+        for call in ("describe_global_clusters", "describe_integrations", "describe_db_proxies",
+                     "describe_pending_maintenance_actions"):
+            getattr(self.rds, call)()
+        self.rds.describe_db_cluster_endpoints(DBClusterIdentifier=self.name)
+        self.old_major = version.split(".")[0]
+        self.report |= {"from": version, "to": self.version, "members": self.members}
+        say(f"{self.name} is {version} and may go to {self.version}")
+
+    def refuse_too_early(self):
+        text = refused("SourceClusterNotSupportedFault", self.rds.create_blue_green_deployment,
+                       BlueGreenDeploymentName="too-early", Source=self.cluster()["DBClusterArn"],
+                       TargetEngineVersion=self.version)
+        say(f"as it should be, refused without logical replication: {text}")
+
+    def parameter_groups(self):
+        values = {"rds.logical_replication": "1", "max_replication_slots": "25", "max_wal_senders": "25",
+                  "max_logical_replication_workers": "12", "max_worker_processes": "24", "log_statement": "ddl"}
+        user = self.user_values(self.cluster()["DBClusterParameterGroup"])
+        tags = [{"Key": "made-by", "Value": "hand"}]
+        for major in (self.old_major, self.to):
+            group = f"{self.name}-hand-{major}"
+            self.rds.create_db_cluster_parameter_group(
+                DBClusterParameterGroupName=group, DBParameterGroupFamily=f"aurora-postgresql{major}",
+                Description="made by hand", Tags=tags)
+            wanted = list((user | values).items())
+            for at in range(0, len(wanted), 20):
+                self.rds.modify_db_cluster_parameter_group(
+                    DBClusterParameterGroupName=group,
+                    Parameters=[{"ParameterName": n, "ParameterValue": v, "ApplyMethod": "pending-reboot"}
+                                for n, v in wanted[at:at + 20]])
+            arn = f"arn:aws:rds:us-east-1:123456789012:cluster-pg:{group}"
+            expect(self.rds.list_tags_for_resource(ResourceName=arn)["TagList"] == tags, "tags are kept")
+        refused("InvalidDBParameterGroupState", self.rds.modify_db_cluster_parameter_group,
+                DBClusterParameterGroupName=f"default.aurora-postgresql{self.to}",
+                Parameters=[{"ParameterName": "work_mem", "ParameterValue": "4096", "ApplyMethod": "immediate"}])
+        say("parameter groups made for both families")
+
+    def user_values(self, group):
+        pages = self.rds.get_paginator("describe_db_cluster_parameters")
+        found = {}
+        for page in pages.paginate(DBClusterParameterGroupName=group, Source="user"):
+            found |= {p["ParameterName"]: p["ParameterValue"] for p in page["Parameters"]}
+        return found
+
+    def reboot(self):
+        group = f"{self.name}-hand-{self.old_major}"
+        self.rds.modify_db_cluster(DBClusterIdentifier=self.name, DBClusterParameterGroupName=group, ApplyImmediately=True)
+        member = self.cluster()["DBClusterMembers"][0]
+        expect(member["DBClusterParameterGroupStatus"] == "pending-reboot", f"a swapped group waits for a reboot: {member}")
+        for name in [self.writer] + [m for m in self.members if m != self.writer]:
+            self.rds.reboot_db_instance(DBInstanceIdentifier=name)
+            expect(self.instance(name)["DBInstanceStatus"] == "rebooting", "a reboot shows")
+            self.rds.get_waiter("db_instance_available").wait(DBInstanceIdentifier=name, WaiterConfig=FAST)
+        members = self.cluster()["DBClusterMembers"]
+        expect(all(m["DBClusterParameterGroupStatus"] == "in-sync" for m in members), f"in sync after it: {members}")
+        refused("InvalidDBParameterGroupState", self.rds.delete_db_cluster_parameter_group, DBClusterParameterGroupName=group)
+        say("rebooted and in sync")
+
+    def snapshot(self):
+        name = f"{self.name}-by-hand"
+        self.rds.create_db_cluster_snapshot(DBClusterSnapshotIdentifier=name, DBClusterIdentifier=self.name)
+        self.rds.get_waiter("db_cluster_snapshot_available").wait(DBClusterSnapshotIdentifier=name, WaiterConfig=FAST)
+        refused("DBClusterSnapshotAlreadyExistsFault", self.rds.create_db_cluster_snapshot,
+                DBClusterSnapshotIdentifier=name, DBClusterIdentifier=self.name)
+        say("snapshot available")
+
+    def create(self):
+        arguments = {"BlueGreenDeploymentName": f"{self.name}-by-hand", "Source": self.cluster()["DBClusterArn"],
+                     "TargetEngineVersion": self.version,
+                     "TargetDBClusterParameterGroupName": f"{self.name}-hand-{self.to}"}
+        reply = self.rds.create_blue_green_deployment(**arguments)["BlueGreenDeployment"]
+        expect(reply["Status"] == "PROVISIONING" and "Target" not in reply, f"no target at first: {reply}")
+        self.deployment_id = reply["BlueGreenDeploymentIdentifier"]
+        refused("BlueGreenDeploymentAlreadyExistsFault", self.rds.create_blue_green_deployment, **arguments)
+        refused("InvalidDBClusterStateFault", self.rds.create_blue_green_deployment,
+                **(arguments | {"BlueGreenDeploymentName": "another"}))
+        refused("InvalidBlueGreenDeploymentStateFault", self.rds.delete_blue_green_deployment,
+                BlueGreenDeploymentIdentifier=self.deployment_id)
+        began = time.monotonic()
+
+        def look():
+            found = self.deployment()
+            say(f"{found['Status']} {[t['Status'] for t in found['Tasks']]}")
+            expect(found["Status"] in ("PROVISIONING", "AVAILABLE"), f"{found['Status']}: {found.get('StatusDetails')}")
+            time.sleep(0.8)
+            return found["Status"] == "AVAILABLE", found
+
+        found = until("the deployment", look)
+        self.report["create_seconds"] = round(time.monotonic() - began, 1)
+        expect(all(t["Status"] == "COMPLETED" for t in found["Tasks"]), f"all tasks completed: {found['Tasks']}")
+        expect(len(found["SwitchoverDetails"]) == 1 + len(self.members), f"one line a member: {found['SwitchoverDetails']}")
+        green = found["Target"].rsplit(":", 1)[-1]
+        expect(self.cluster(green)["EngineVersion"] == self.version, "green is upgraded")
+        by_name = self.rds.describe_blue_green_deployments(
+            Filters=[{"Name": "blue-green-deployment-name", "Values": [f"{self.name}-by-hand"]}])
+        expect(len(by_name["BlueGreenDeployments"]) == 1, "found by name")
+        say(f"green is {green}")
+
+    def lag(self):
+        def look():
+            now = datetime.datetime.now(datetime.timezone.utc)
+            metric = {"Namespace": "AWS/RDS", "MetricName": "OldestReplicationSlotLag",
+                      "Dimensions": [{"Name": "DBInstanceIdentifier", "Value": self.writer}]}
+            query = {"Id": "lag", "MetricStat": {"Metric": metric, "Period": 60, "Stat": "Maximum"}}
+            result = self.cloudwatch.get_metric_data(MetricDataQueries=[query], StartTime=now - datetime.timedelta(minutes=5),
+                                                     EndTime=now + datetime.timedelta(seconds=1))["MetricDataResults"][0]
+            return bool(result["Values"]), result
+        result = until("a point of OldestReplicationSlotLag", look, 200)
+        self.cloudwatch.list_metrics(Namespace="AWS/RDS", MetricName="OldestReplicationSlotLag")
+        now = datetime.datetime.now(datetime.timezone.utc)
+        self.cloudwatch.get_metric_statistics(
+            Namespace="AWS/RDS", MetricName="DatabaseConnections", Statistics=["Average", "Maximum"], Period=60,
+            Dimensions=[{"Name": "DBInstanceIdentifier", "Value": self.writer}],
+            StartTime=now - datetime.timedelta(minutes=5), EndTime=now)
+        say(f"lag {result['Values'][0]:.0f} bytes")
+
+    def logs(self):
+        files = self.rds.describe_db_log_files(DBInstanceIdentifier=self.writer)["DescribeDBLogFiles"]
+        expect(files, "the writer has log files")
+        part = self.rds.download_db_log_file_portion(
+            DBInstanceIdentifier=self.writer, LogFileName=files[-1]["LogFileName"], Marker="0")
+        expect("LOG:" in part["LogFileData"], "the server's own log")
+
+    def switch_over(self):
+        reply = self.rds.switchover_blue_green_deployment(
+            BlueGreenDeploymentIdentifier=self.deployment_id, SwitchoverTimeout=60)["BlueGreenDeployment"]
+        expect(reply["Status"] == "SWITCHOVER_IN_PROGRESS", f"in progress: {reply['Status']}")
+        expect(all(m["Status"] == "AVAILABLE" for m in reply["SwitchoverDetails"]), "members lag behind the reply")
+
+        def look():
+            found = self.deployment()
+            expect(found["Status"] in ("SWITCHOVER_IN_PROGRESS", "SWITCHOVER_COMPLETED"),
+                   f"{found['Status']}: {found.get('StatusDetails')}")
+            return found["Status"] == "SWITCHOVER_COMPLETED", found
+
+        found = until("the switchover", look)
+        expect(found["Source"].endswith(f":{self.name}-old1"), f"the old side is the source: {found['Source']}")
+        expect(found["Target"].endswith(f":cluster:{self.name}"), f"the production name is the target: {found['Target']}")
+        new = self.cluster()
+        expect(new["EngineVersion"] == self.version, "the production name is upgraded")
+        expect(new["DbClusterResourceId"] != self.resource, "the resource id stayed with the old machine")
+        old = self.cluster(f"{self.name}-old1")
+        expect(old["DbClusterResourceId"] == self.resource, "the old side is the old machine")
+        text = refused("InvalidBlueGreenDeploymentStateFault", self.rds.delete_blue_green_deployment,
+                       BlueGreenDeploymentIdentifier=self.deployment_id, DeleteTarget=True)
+        say(f"switched; as it should be, refused: {text}")
+
+    def clean_up(self):
+        old = f"{self.name}-old1"
+        refused("InvalidDBClusterStateFault", self.rds.delete_db_cluster, DBClusterIdentifier=old, SkipFinalSnapshot=True)
+        members = self.cluster(old)["DBClusterMembers"]
+        for member in sorted(members, key=lambda m: m["IsClusterWriter"]):
+            name = member["DBInstanceIdentifier"]
+            self.rds.delete_db_instance(DBInstanceIdentifier=name, SkipFinalSnapshot=True)
+            self.rds.get_waiter("db_instance_deleted").wait(DBInstanceIdentifier=name, WaiterConfig=FAST)
+        self.rds.delete_db_cluster(DBClusterIdentifier=old, FinalDBSnapshotIdentifier=f"{old}-final")
+        self.rds.get_waiter("db_cluster_deleted").wait(DBClusterIdentifier=old, WaiterConfig=FAST)
+        found = self.rds.describe_db_cluster_snapshots(DBClusterSnapshotIdentifier=f"{old}-final")["DBClusterSnapshots"]
+        expect(found[0]["Status"] == "available", f"the final snapshot is there: {found[0]['Status']}")
+        self.rds.delete_blue_green_deployment(BlueGreenDeploymentIdentifier=self.deployment_id)
+
+        def look():
+            try:
+                return False, self.deployment()["Status"]
+            except ClientError as error:
+                return error.response["Error"]["Code"] == "BlueGreenDeploymentNotFoundFault", str(error)
+
+        until("the deployment's end", look)
+        events = self.rds.describe_events(SourceType="blue-green-deployment", SourceIdentifier=self.deployment_id)["Events"]
+        self.report["events"] = [e["Message"] for e in events]
+        self.rds.delete_db_cluster_parameter_group(DBClusterParameterGroupName=f"{self.name}-hand-{self.old_major}")
+        say("the old side is gone")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cluster", default="orders")
+    parser.add_argument("--to", default="16")
+    parser.add_argument("--until", choices=["created", "switched", "cleaned"], default="cleaned")
+    options = parser.parse_args()
+    expect(os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://127."), "AWS_ENDPOINT_URL must lead to a lab")
+    hand = ByHand(options.cluster, options.to)
+    steps = [hand.look_around, hand.refuse_too_early, hand.parameter_groups, hand.reboot, hand.snapshot, hand.create]
+    if options.until != "created":
+        steps += [hand.lag, hand.logs, hand.switch_over]
+    if options.until == "cleaned":
+        steps += [hand.clean_up]
+    try:
+        for step in steps:
+            step()
+    except Wrong as wrong:
+        say(f"wrong: {wrong}")
+        sys.exit(1)
+    print(json.dumps(hand.report | {"checked": CHECKED}))
+
+
+if __name__ == "__main__":
+    main()
