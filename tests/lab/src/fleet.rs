@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio_util::sync::CancellationToken;
 
 pub use self::log::LogPosition;
+pub(crate) use self::server::reload;
 pub use self::server::{Admin, Server, Stop};
 
 use self::conf::Conf;
@@ -201,7 +202,8 @@ impl Fleet {
         end_orphans(&work).await?;
         let sockets = std::env::temp_dir().join(format!("pilot-lab-{:08x}", rand::random::<u32>()));
         std::fs::create_dir(&sockets).map_err(Error::io("making the folder of the sockets"))?;
-        std::fs::set_permissions(&sockets, PermissionsExt::from_mode(0o711)).map_err(Error::io("opening the folder of the sockets"))?;
+        std::fs::set_permissions(&sockets, PermissionsExt::from_mode(0o711))
+            .map_err(Error::io("opening the folder of the sockets"))?;
         let (counter, servers) = (AtomicU32::new(1), Mutex::new(Vec::new()));
         Ok(Self(Arc::new(Inner { work, sockets, trees, fsync, counter, servers })))
     }
@@ -260,7 +262,8 @@ impl Fleet {
 
     /// Stops every server at once, by the given way.
     pub async fn stop_all(&self, how: Stop) {
-        let servers: Vec<_> = self.0.servers.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
+        let servers: Vec<_> =
+            self.0.servers.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
         let stops = servers.iter().map(|server| server.stop(how));
         for (server, stopped) in servers.iter().zip(futures_util::future::join_all(stops).await) {
             if let Err(error) = stopped {
@@ -413,22 +416,37 @@ fn open_up(work: &Path) -> Result<(), Error> {
     for folder in work.ancestors() {
         let mode = std::fs::metadata(folder).map_err(Error::io("looking at the work folder"))?.permissions().mode();
         if mode & 0o001 == 0 {
-            let reason = format!("{} cannot be entered by the user that servers run as; choose another work folder", folder.display());
+            let reason = format!(
+                "{} cannot be entered by the user that servers run as; choose another work folder",
+                folder.display()
+            );
             return Err(Error::Other(reason));
         }
     }
     Ok(())
 }
 
-/// Ends the servers that `lab.pids` names and that still run on a data folder of this work folder.
+/// Ends servers that still run on a data folder of this work folder, by the folders' own notes and by `lab.pids`.
 async fn end_orphans(work: &Path) -> Result<(), Error> {
-    let Ok(noted) = std::fs::read_to_string(work.join("lab.pids")) else { return Ok(()) };
+    let noted = std::fs::read_to_string(work.join("lab.pids")).unwrap_or_default();
+    for entry in std::fs::read_dir(work).into_iter().flatten().flatten() {
+        end_server_of(&entry.path().join("data")).await?;
+    }
     for line in noted.lines() {
         if let Some((pid, data)) = line.split_once(' ').and_then(|(pid, data)| Some((pid.parse::<u32>().ok()?, data))) {
             end_postmaster(pid, Path::new(data)).await?;
         }
     }
     Ok(())
+}
+
+/// Ends whatever server runs on a data folder, by the folder's own note of it.
+pub(crate) async fn end_server_of(data: &Path) -> Result<(), Error> {
+    let noted = std::fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+    match noted.lines().next().and_then(|line| line.trim().parse().ok()) {
+        Some(pid) => end_postmaster(pid, data).await,
+        None => Ok(()),
+    }
 }
 
 /// Ends a postmaster by id, if that process really is one on this data folder, and waits until it has gone.

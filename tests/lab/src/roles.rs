@@ -75,16 +75,25 @@ pub async fn establish(server: &Server) -> Result<(), Error> {
     );
     // `create database` wants a statement of its own.
     for statement in text.split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
-        admin.batch_execute(statement).await.map_err(Error::sql(format!("making roles: {}", first_words(statement))))?;
+        admin
+            .batch_execute(statement)
+            .await
+            .map_err(Error::sql(format!("making roles: {}", first_words(statement))))?;
     }
     predefined_roles(&admin).await?;
-    admin.batch_execute("alter database template0 with allow_connections true").await.map_err(Error::sql("opening template0"))?;
+    admin
+        .batch_execute("alter database template0 with allow_connections true")
+        .await
+        .map_err(Error::sql("opening template0"))?;
     for database in ["template0", "template1", "postgres", "rdsadmin"] {
         let session = server.admin(database).await?;
         furnish(&session).await?;
         session.batch_execute(HEARTBEAT).await.map_err(Error::sql("making the heartbeat's table"))?;
     }
-    admin.batch_execute("alter database template0 with allow_connections false").await.map_err(Error::sql("closing template0"))
+    admin
+        .batch_execute("alter database template0 with allow_connections false")
+        .await
+        .map_err(Error::sql("closing template0"))
 }
 
 /// Makes again what an upgrade loses: the functions of `pg_catalog` in every database, new predefined roles.
@@ -98,7 +107,10 @@ pub async fn after_upgrade(server: &Server) -> Result<(), Error> {
     for row in rows.map_err(Error::sql("listing databases"))? {
         let session = server.admin(row.get(0)).await?;
         furnish(&session).await?;
-        session.batch_execute(crate::install::EXTENSION_RIGHTS).await.map_err(Error::sql("granting rights on extensions"))?;
+        session
+            .batch_execute(crate::install::EXTENSION_RIGHTS)
+            .await
+            .map_err(Error::sql("granting rights on extensions"))?;
     }
     Ok(())
 }
@@ -201,6 +213,15 @@ pub async fn identify(server: &Server, identity: Identity) -> Result<(), Error> 
     }
     server.set_identity(identity)?;
     if server.is_running() { server.reload().await } else { Ok(()) }
+}
+
+/// As [`identify`], without telling a running server yet: it answers so after its next reload. For the move of a switchover,
+/// which reloads every member anyway.
+///
+/// # Errors
+/// When the configuration cannot be written.
+pub fn prepare_identity(server: &Server, identity: Identity) -> Result<(), Error> {
+    server.set_identity(identity)
 }
 
 /// The provider's own session, there as long as the server runs: it holds a transaction id for moments.

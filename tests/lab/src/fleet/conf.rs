@@ -49,7 +49,8 @@ impl Conf {
         for (name, value) in self.parameters.iter().chain(&self.overrides) {
             put(name, value);
         }
-        let topology: Vec<_> = self.identity.topology.iter().map(|(id, writer)| serde_json::json!({"id": id, "writer": writer})).collect();
+        let topology: Vec<_> =
+            self.identity.topology.iter().map(|(id, writer)| serde_json::json!({"id": id, "writer": writer})).collect();
         let rows: Vec<_> = (self.identity.blue_green.iter())
             .map(|row| serde_json::json!({"endpoint": row.endpoint, "port": row.port, "role": row.role, "status": row.status}))
             .collect();

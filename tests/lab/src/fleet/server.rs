@@ -36,7 +36,7 @@ pub enum Stop {
 /// A server. Stopped at once when dropped.
 pub struct Server {
     name: String,
-    major: std::sync::atomic::AtomicU32,
+    major: u32,
     folder: PathBuf,
     fleet: Fleet,
     conf: Mutex<Conf>,
@@ -53,7 +53,11 @@ struct Running {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("name", &self.name).field("major", &self.major()).field("address", &self.address()).finish()
+        f.debug_struct("Server")
+            .field("name", &self.name)
+            .field("major", &self.major())
+            .field("address", &self.address())
+            .finish()
     }
 }
 
@@ -71,7 +75,7 @@ impl Drop for Server {
 impl Server {
     pub(super) fn new(name: String, major: u32, folder: PathBuf, fleet: Fleet, conf: Conf) -> Self {
         let (conf, running) = (Mutex::new(conf), Mutex::new(None));
-        Self { name, major: major.into(), folder, fleet, conf, running, turn: tokio::sync::Mutex::new(()) }
+        Self { name, major, folder, fleet, conf, running, turn: tokio::sync::Mutex::new(()) }
     }
 
     /// Its name in the fleet.
@@ -83,11 +87,7 @@ impl Server {
     /// Its major version.
     #[must_use]
     pub fn major(&self) -> u32 {
-        self.major.load(std::sync::atomic::Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_major(&self, major: u32) {
-        self.major.store(major, std::sync::atomic::Ordering::Relaxed);
+        self.major
     }
 
     /// Where it listens; never changes.
@@ -125,6 +125,10 @@ impl Server {
     #[must_use]
     pub fn fleet(&self) -> &Fleet {
         &self.fleet
+    }
+
+    pub(crate) fn fsync(&self) -> bool {
+        self.conf().fsync
     }
 
     pub(crate) fn sockets(&self) -> String {
@@ -239,7 +243,8 @@ impl Server {
         let child = process::spawn(&program).await.map_err(Error::io(format!("starting {}", self.name)))?;
         let child = std::sync::Arc::new(child);
         // Noted before the wait, so that a caller who gives up leaves a server that is known and stopped.
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running { child: child.clone(), presence: None });
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Running { child: child.clone(), presence: None });
         self.fleet.note();
         let last = self.wait_until_up(&child).await;
         if let Err(reason) = last {
@@ -293,7 +298,9 @@ impl Server {
             presence.abort();
         }
         let first = if how == Stop::Fast { "INT" } else { "QUIT" };
-        for (signal, limit) in [(first, STOP_LIMIT), ("QUIT", Duration::from_secs(10)), ("KILL", Duration::from_secs(10))] {
+        for (signal, limit) in
+            [(first, STOP_LIMIT), ("QUIT", Duration::from_secs(10)), ("KILL", Duration::from_secs(10))]
+        {
             child.signal(signal);
             if tokio::time::timeout(limit, child.exited()).await.is_ok() {
                 *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -465,6 +472,9 @@ pub(crate) async fn reload(admin: &Client) -> Result<(), Error> {
 }
 
 async fn load_time(admin: &Client) -> Result<std::time::SystemTime, Error> {
-    let row = admin.query_one("select pg_conf_load_time()", &[]).await.map_err(Error::sql("asking for the configuration's age"))?;
+    let row = admin
+        .query_one("select pg_conf_load_time()", &[])
+        .await
+        .map_err(Error::sql("asking for the configuration's age"))?;
     Ok(row.get(0))
 }

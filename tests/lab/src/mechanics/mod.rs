@@ -4,11 +4,16 @@
 //! The order of use: [`green::build`] → [`health`] while it replicates → [`switchover::run`], or [`green::clean_up`].
 //! [`snapshot`] and [`replica`] stand on their own.
 
+mod catch_up;
+mod copy;
+mod ddl;
 pub mod green;
+mod guardrails;
 pub mod health;
 pub mod replica;
 pub mod snapshot;
 pub mod switchover;
+mod upgrade;
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::fleet::{self, Fleet, Server};
+use super::copy;
+use crate::fleet::{self, Error, Fleet, Server};
 
 /// A base copy on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,20 +18,48 @@ pub struct Snapshot {
     pub major: u32,
 }
 
-/// Takes a base copy of `server` under the fleet's work folder.
+/// Takes a base copy of `server` as `snapshots/NAME` under the fleet's work folder.
 ///
 /// # Errors
-/// When the copy fails or is cancelled; then nothing is left of it.
-pub async fn take(fleet: &Fleet, server: &Server, name: &str, cancel: &CancellationToken) -> Result<Snapshot, fleet::Error> {
-    let _ = (fleet, server, name, cancel);
-    Err(fleet::Error::other("not built yet"))
+/// When the name is taken, or the copy fails or is cancelled; then nothing is left of it.
+pub async fn take(fleet: &Fleet, server: &Server, name: &str, cancel: &CancellationToken) -> Result<Snapshot, Error> {
+    let root = fleet.work().join("snapshots");
+    if !root.is_dir() {
+        fleet::make_folder(&root, 0o755)?;
+    }
+    let folder = root.join(name);
+    fleet::make_folder(&folder, 0o755)?;
+    let copied = copy::base_copy(server, &folder.join("data"), &folder, cancel).await;
+    if let Err(error) = copied {
+        delete(&folder).await?;
+        return Err(error);
+    }
+    let measured = folder.clone();
+    let bytes = fleet::blocking("measuring a snapshot", move || size(&measured)).await?;
+    Ok(Snapshot { folder, bytes, major: server.major() })
 }
 
 /// Removes a snapshot. One that is gone already is fine.
 ///
 /// # Errors
 /// When the folder cannot be removed.
-pub async fn delete(folder: &Path) -> Result<(), fleet::Error> {
-    let _ = folder;
-    Err(fleet::Error::other("not built yet"))
+pub async fn delete(folder: &Path) -> Result<(), Error> {
+    copy::remove_folder(folder).await
+}
+
+fn size(folder: &Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            let found = entry.metadata()?;
+            if found.is_dir() {
+                folders.push(entry.path());
+            } else {
+                bytes += found.len();
+            }
+        }
+    }
+    Ok(bytes)
 }

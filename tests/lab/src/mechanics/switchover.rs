@@ -2,15 +2,17 @@
 //! copied, the caller's move of the names, connections and writes opened. Before the move any failure puts everything back.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::{join_all, try_join_all};
 use jiff::Timestamp;
+use runtime::clock::{Clock, Mono};
 use tokio_util::sync::CancellationToken;
 
-use super::Sides;
-use crate::endpoint::Forwarder;
-use crate::fleet;
+use super::{Sides, catch_up, green, guardrails};
+use crate::endpoint::{Forwarder, Mode};
+use crate::fleet::{self, Admin, Error, Server};
 
 /// A phase of [`run`], in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -164,12 +166,17 @@ pub struct Report {
 /// # Errors
 /// [`NotSwitched::Refused`] by the first that trips.
 pub async fn guardrails(sides: &Sides, limits: &Limits) -> Result<(), NotSwitched> {
-    let _ = (sides, limits);
-    Err(NotSwitched::Cancelled("not built yet".into()))
+    match guardrails::check(sides, limits).await {
+        Ok(None) => Ok(()),
+        Ok(Some(refusal)) => Err(NotSwitched::Refused(refusal)),
+        Err(source) => Err(NotSwitched::Failed { phase: Phase::Guardrails, source }),
+    }
 }
 
-/// Switches over. `gates` are the endpoints that refuse clients meanwhile. `moved` is called once green has everything; when
-/// it answers, green is opened. Where the gates lead is the caller's business.
+/// Switches over. `gates` are the endpoints that refuse clients meanwhile; they open again at the end, whatever it is, and
+/// where they lead by then is the caller's business. `moved` is called once green has everything; when it answers, green is
+/// opened. Every member of both sides reads its configuration again right after `moved`, so identities that were changed
+/// there by [`crate::roles::prepare_identity`] take effect without a reload of their own.
 ///
 /// # Errors
 /// When it did not happen; then blue serves as before, and replication goes on.
@@ -185,6 +192,237 @@ where
     M: FnOnce() -> F + Send,
     F: Future<Output = Result<(), String>> + Send,
 {
-    let _ = (sides, limits, gates, progress, cancel, moved);
-    Err(NotSwitched::Cancelled("not built yet".into()))
+    let clock = Clock::system();
+    let log = PhaseLog { progress, clock: clock.clone(), entered: Mutex::new(Vec::new()) };
+    log.enter(Phase::Guardrails);
+    let failed = |source| NotSwitched::Failed { phase: log.now(), source };
+    let cut = tokio::select! {
+        ready = guardrails(sides, limits) => {
+            ready?;
+            Cut::open(sides, gates, clock).await.map_err(failed)?
+        }
+        () = cancel.cancelled() => return Err(NotSwitched::Cancelled("by the caller".into())),
+    };
+    let sequences = match cut.close_and_move(limits, &log, cancel, moved).await {
+        Ok(sequences) => sequences,
+        Err(reason) => {
+            cut.put_back().await.map_err(NotSwitched::Stuck)?;
+            return Err(reason);
+        }
+    };
+    // From here on there is no way back: what fails is reported, not undone.
+    let mut left_behind = cut.open_green().await;
+    let writes_stopped = cut.clock.mono().since(cut.stopped());
+    log.enter(Phase::Open);
+    log.enter(Phase::CleanUp);
+    left_behind.extend(cut.clean_up().await);
+    let ended = *cut.ended.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(Report { phases: log.into_phases(), writes_stopped, ended, sequences, left_behind })
+}
+
+/// Which phases were entered, and when.
+struct PhaseLog {
+    progress: Progress,
+    clock: Clock,
+    entered: Mutex<Vec<(Phase, Timestamp)>>,
+}
+
+impl PhaseLog {
+    fn enter(&self, phase: Phase) {
+        self.entered.lock().unwrap_or_else(PoisonError::into_inner).push((phase, self.clock.now()));
+        (self.progress)(phase);
+    }
+
+    fn now(&self) -> Phase {
+        self.entered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .last()
+            .map_or(Phase::Guardrails, |(phase, _)| *phase)
+    }
+
+    fn into_phases(self) -> Vec<(Phase, Timestamp)> {
+        self.entered.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The servers of a switchover with the sessions that carry it, opened before anything is stopped.
+struct Cut<'a> {
+    sides: &'a Sides,
+    gates: &'a [Forwarder],
+    clock: Clock,
+    blue: Vec<Member>,
+    green: Vec<Member>,
+    databases: Vec<catch_up::Pair>,
+    stopped: Mutex<Mono>,
+    ended: Mutex<(u64, u64)>,
+}
+
+/// A server and the provider's session on it.
+struct Member {
+    server: Arc<Server>,
+    session: Admin,
+}
+
+const READ_ONLY: &str = "default_transaction_read_only";
+const POLL: Duration = Duration::from_millis(2);
+
+impl<'a> Cut<'a> {
+    async fn open(sides: &'a Sides, gates: &'a [Forwarder], clock: Clock) -> Result<Self, Error> {
+        let member = async |server: Arc<Server>| {
+            let session = server.admin("postgres").await?;
+            Ok::<_, Error>(Member { server, session })
+        };
+        let blue = try_join_all(sides.blue.members().into_iter().map(member)).await?;
+        let green = try_join_all(sides.green.members().into_iter().map(member)).await?;
+        let databases = try_join_all(sides.links.iter().map(|link| catch_up::Pair::open(sides, link))).await?;
+        let (stopped, ended) = (Mutex::new(clock.mono()), Mutex::new((0, 0)));
+        Ok(Self { sides, gates, clock, blue, green, databases, stopped, ended })
+    }
+
+    fn stopped(&self) -> Mono {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything before the point of no return, within the time-out. Returns how many sequences were copied.
+    async fn close_and_move<M, F>(
+        &self,
+        limits: &Limits,
+        log: &PhaseLog,
+        cancel: &CancellationToken,
+        moved: M,
+    ) -> Result<u64, NotSwitched>
+    where
+        M: FnOnce() -> F + Send,
+        F: Future<Output = Result<(), String>> + Send,
+    {
+        let last = Mutex::new(String::from("stopping writes"));
+        let seen = || last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let closing = async {
+            self.stop(log).await.map_err(|source| NotSwitched::Failed { phase: log.now(), source })?;
+            log.enter(Phase::CatchUp);
+            let sequences = catch_up::all(&self.databases, &last).await?;
+            catch_up::readers(&self.green_sessions(), &last)
+                .await
+                .map_err(|source| NotSwitched::Failed { phase: log.now(), source })?;
+            Ok(sequences)
+        };
+        let sequences = tokio::select! {
+            closed = tokio::time::timeout(limits.timeout, closing) => match closed {
+                Ok(closed) => closed?,
+                Err(_) => return Err(NotSwitched::TimedOut { seconds: limits.timeout.as_secs(), phase: log.now(), last: seen() }),
+            },
+            () = cancel.cancelled() => return Err(NotSwitched::Cancelled("by the caller".into())),
+        };
+        log.enter(Phase::Move);
+        moved().await.map_err(NotSwitched::Cancelled)?;
+        Ok(sequences)
+    }
+
+    fn green_sessions(&self) -> Vec<&Admin> {
+        self.green.iter().map(|member| &member.session).collect()
+    }
+
+    /// Stops writes, refuses connections, drops those there are.
+    async fn stop(&self, log: &PhaseLog) -> Result<(), Error> {
+        log.enter(Phase::WritesStopped);
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = self.clock.mono();
+        for (members, read_only) in [(&self.blue, true), (&self.green, false)] {
+            for member in members {
+                member.server.configure(|conf| {
+                    conf.closed = true;
+                    if read_only {
+                        conf.overrides.insert(READ_ONLY.into(), "on".into());
+                    }
+                })?;
+            }
+        }
+        self.reload_all().await?;
+        log.enter(Phase::ConnectionsDropped);
+        join_all(self.gates.iter().map(|gate| gate.set_mode(Mode::Refuse))).await;
+        let (blue, green) = futures_util::future::join(end_clients(&self.blue), end_clients(&self.green)).await;
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = (blue?, green?);
+        Ok(())
+    }
+
+    async fn reload_all(&self) -> Result<(), Error> {
+        let all = self.blue.iter().chain(&self.green);
+        try_join_all(all.map(|member| fleet::reload(&member.session))).await.map(drop)
+    }
+
+    /// Everything as it was before [`Cut::stop`].
+    async fn put_back(&self) -> Result<(), Error> {
+        let mut first = Ok(());
+        for (members, read_only) in [(&self.blue, true), (&self.green, false)] {
+            for member in members {
+                let configured = member.server.configure(|conf| {
+                    conf.closed = false;
+                    if read_only {
+                        conf.overrides.remove(READ_ONLY);
+                    }
+                });
+                first = first.and(configured);
+            }
+        }
+        for outcome in join_all(self.blue.iter().chain(&self.green).map(refresh)).await {
+            first = first.and(outcome);
+        }
+        join_all(self.gates.iter().map(|gate| gate.set_mode(Mode::Open))).await;
+        first
+    }
+
+    /// Opens green for connections and writes, and blue for connections. Returns what failed.
+    async fn open_green(&self) -> Vec<String> {
+        let mut failures = Vec::new();
+        for (members, read_only) in [(&self.green, false), (&self.blue, true)] {
+            for member in members {
+                let configured = member.server.configure(|conf| {
+                    conf.closed = false;
+                    if !read_only {
+                        conf.overrides.remove(READ_ONLY);
+                    }
+                });
+                failures.extend(configured.err().map(|error| error.chain()));
+            }
+        }
+        let outcomes = join_all(self.green.iter().chain(&self.blue).map(refresh)).await;
+        failures.extend(outcomes.into_iter().filter_map(Result::err).map(|error| error.chain()));
+        join_all(self.gates.iter().map(|gate| gate.set_mode(Mode::Open))).await;
+        failures
+    }
+
+    /// Ends replication: green's subscriptions first, then blue's slots and publications. Returns what failed.
+    async fn clean_up(&self) -> Vec<String> {
+        let detached = green::detach(self.sides).await;
+        let tag =
+            self.sides.links.first().and_then(|link| link.publication.strip_prefix("rds_pub_")).unwrap_or_default();
+        let cleaned = green::clean_up(&self.sides.blue.writer, tag).await.map(drop);
+        [detached, cleaned].into_iter().filter_map(Result::err).map(|error| error.chain()).collect()
+    }
+}
+
+/// Reloads a member: by its open session, or by a fresh one if that is gone.
+async fn refresh(member: &Member) -> Result<(), Error> {
+    match fleet::reload(&member.session).await {
+        Ok(()) => Ok(()),
+        Err(_) => member.server.reload().await,
+    }
+}
+
+/// Ends every session of clients on these servers, and jobs that write for them, and returns when none is left.
+async fn end_clients(members: &[Member]) -> Result<u64, Error> {
+    let ended = members.iter().map(|member| async {
+        const END: &str = "select count(*) filter (where pg_terminate_backend(pid)) from pg_stat_activity \
+            where pid <> pg_backend_pid() and usename not like 'rds%' and (backend_type = 'client backend' or backend_xid is not null)";
+        let mut most = 0;
+        loop {
+            let row = member.session.query_one(END, &[]).await.map_err(Error::sql("ending client sessions"))?;
+            match u64::try_from(row.get::<_, i64>(0)).unwrap_or(0) {
+                0 => return Ok::<_, Error>(most),
+                found => most = most.max(found),
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    });
+    try_join_all(ended).await.map(|ended| ended.into_iter().sum())
 }
