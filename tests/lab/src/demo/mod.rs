@@ -20,3 +20,6 @@ pub mod summary;
 pub mod tally;
 pub mod tempo;
 pub mod trouble;
+
+#[cfg(test)]
+mod tests;

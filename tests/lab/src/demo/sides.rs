@@ -96,7 +96,8 @@ pub async fn sequences(session: &Session, tempo: &Tempo) -> anyhow::Result<BTree
         let number = |n: usize| cell(n).and_then(|text| text.parse::<i64>().ok());
         let (Some(name), Some(increment)) = (cell(0), number(1)) else { continue };
         let feeds = match (name.as_str(), cell(3), cell(4)) {
-            ("tickets" | "countdown", _, _) => Some(("events".to_owned(), name.clone())),
+            ("tickets", _, _) => Some(("events".to_owned(), "ticket".to_owned())),
+            ("countdown", _, _) => Some(("events".to_owned(), name.clone())),
             (_, Some(table), Some(column)) => Some((table, column)),
             _ => None,
         };
