@@ -55,7 +55,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         let stop = stop.clone();
         tokio::spawn(async move {
             // Without a signal handler Ctrl-C ends the process at once, which is the same wish.
-            if tokio::signal::ctrl_c().await.is_ok() {
+            if super::asked_to_end().await.is_ok() {
                 super::say("stopping");
                 stop.cancel();
             }
@@ -77,7 +77,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             super::say(line);
         }
         super::say("everything is left running; Ctrl-C ends it");
-        tokio::signal::ctrl_c().await?;
+        super::asked_to_end().await?;
         kept.stop().await;
     }
     Ok(code)

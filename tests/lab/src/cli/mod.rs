@@ -41,6 +41,15 @@ impl Cli {
     }
 }
 
+/// Returns when somebody wants this process to end: Ctrl-C, or SIGTERM.
+async fn asked_to_end() -> std::io::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        ended = tokio::signal::ctrl_c() => ended,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
 /// A line for the person who waits.
 fn say(line: &str) {
     eprintln!("pilot-lab: {line}");

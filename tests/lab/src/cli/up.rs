@@ -38,10 +38,10 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let lab = Lab::start(Settings { timings, ..Settings::default() }).await?;
     let started = tokio::select! {
         started = start(&lab, &arguments) => started,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        _ = super::asked_to_end() => Err(anyhow::anyhow!("interrupted")),
     };
     let waited = match started {
-        Ok(()) => tokio::signal::ctrl_c().await.map_err(anyhow::Error::from),
+        Ok(()) => super::asked_to_end().await.map_err(anyhow::Error::from),
         Err(error) => Err(error),
     };
     super::say("stopping");

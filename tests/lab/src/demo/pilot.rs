@@ -321,14 +321,11 @@ quiet_seconds = 2
     )
 }
 
-fn connected_agents(agents: &Value) -> usize {
-    let list = agents.as_array().or_else(|| agents.get("agents").and_then(Value::as_array));
-    let connected = |agent: &&Value| {
-        let flag = agent.get("connected").and_then(Value::as_bool);
-        let state = agent.get("state").or_else(|| agent.get("link")).and_then(Value::as_str);
-        flag.or_else(|| state.map(|state| state == "connected")).unwrap_or(true)
-    };
-    list.map_or(0, |list| list.iter().filter(connected).count())
+fn connected_agents(document: &Value) -> usize {
+    let own = usize::from(document.get("connected").and_then(Value::as_bool).unwrap_or(false));
+    let inner =
+        document.as_array().into_iter().flatten().chain(document.as_object().into_iter().flat_map(|map| map.values()));
+    own + inner.map(connected_agents).sum::<usize>()
 }
 
 fn newest(status: &Value) -> Option<String> {
@@ -447,10 +444,10 @@ impl Journal {
         self.events("resubmission").iter().filter(|event| word(event)).count() as u64
     }
 
-    /// Changing kinds of a failure's words: the last failed step's chain, for a person.
+    /// The last failure in the journal, for a person.
     pub fn last_failure(&self) -> Option<String> {
         let last = self.facts.iter().rev().find(|fact| matches!(fact.kind.as_str(), "step_failed" | "stuck"))?;
-        Some(last.fact.to_string())
+        Some(last.fact.get("failure").unwrap_or(&last.fact).to_string())
     }
 }
 
@@ -512,6 +509,15 @@ mod tests {
         assert_eq!(read["ingestion"].as_array().unwrap().len(), 2);
         let read: toml::Table = toml::from_str(&spec("orders", 16, "batch", false)).unwrap();
         assert_eq!(read["switchover"]["resubmit"][0]["search_path"].as_str(), Some("\"$user\", public"));
+    }
+
+    #[test]
+    fn connected_agents_are_counted_wherever_they_stand() {
+        let document = serde_json::json!({"clusters": [{"cluster": "c", "agents": [
+            {"agent": "agent-1", "connected": true}, {"agent": "agent-2", "connected": false}]}]});
+        assert_eq!(connected_agents(&document), 1);
+        assert_eq!(newest(&serde_json::json!({"upgrades": [{"id": "up-2"}, {"id": "up-1"}]})).as_deref(), Some("up-2"));
+        assert_eq!(newest(&serde_json::json!({"upgrades": []})), None);
     }
 
     #[test]

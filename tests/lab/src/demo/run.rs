@@ -200,7 +200,7 @@ async fn act(
         ..Aside::default()
     };
     let book = ledger.snapshot();
-    let reader = source.endpoint.role(&world_agent(&source.cluster).0, &world_agent(&source.cluster).1, "demo-judge");
+    let reader = source.endpoint.role(&source.cluster.agent.0, &source.cluster.agent.1, "demo-judge");
     if let Some(kind) = options.sabotage {
         aside.sabotage = Some(court::sabotage(kind, &reader, &book, tempo).await?);
     }
@@ -235,17 +235,19 @@ async fn act(
         windows,
         verdict: &verdict,
     });
+    let outcome_bad = report.outcome != "succeeded";
     aside.backlog_peak = felt.backlog_peak;
     aside.failures = felt.tallies.iter().map(|(tally, felt)| (tally.name.clone(), felt.failed.clone())).collect();
     aside.agents = world.agents.iter().map(|(name, agent)| (name.clone(), agent.peak_resident_bytes())).collect();
     aside.refused = refusals(&journal);
+    if outcome_bad {
+        aside.failure = journal.last_failure();
+    }
+    let told = status_document.as_ref().and_then(|status| status.get("downtime")).and_then(Value::as_object);
+    aside.by_agents = told.into_iter().flatten().filter_map(|(what, ms)| Some((what.clone(), ms.as_u64()?))).collect();
     aside.verdict = verdict;
     aside.wall = tempo.at();
     Ok((report, aside))
-}
-
-fn world_agent(cluster: &ClusterHandle) -> (String, String) {
-    cluster.agent.clone()
 }
 
 /// The source cluster with its databases and the pooler in front of it.

@@ -89,6 +89,10 @@ pub struct Aside {
     pub failures: BTreeMap<String, BTreeMap<String, u64>>,
     /// The largest backlog of a service.
     pub backlog_peak: u64,
+    /// Why it was not upgraded, in the pilot's words.
+    pub failure: Option<String>,
+    /// The same downtimes by the word of the pilot's own agents, in milliseconds.
+    pub by_agents: BTreeMap<String, u64>,
     /// The row that was planted.
     pub sabotage: Option<String>,
 }
@@ -124,6 +128,13 @@ fn write_page(page: &mut String, report: &Report, aside: &Aside) -> std::fmt::Re
     writeln!(page, "{line}\n")?;
     steps(page, report, aside)?;
     downtime(page, report)?;
+    if !aside.by_agents.is_empty() {
+        let told: Vec<String> = aside.by_agents.iter().map(|(what, ms)| format!("{what} {ms}")).collect();
+        writeln!(page, " by the pilot's own agents: {}\n", told.join(", "))?;
+    }
+    if let Some(failure) = &aside.failure {
+        writeln!(page, " why: {failure}\n")?;
+    }
     proof(page, report, aside)?;
     if let Some(planted) = &aside.sabotage {
         writeln!(page, "\n planted on purpose: {planted}")?;
