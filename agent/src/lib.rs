@@ -3,4 +3,13 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod gate;
+pub mod helm;
+pub mod ingestion;
+pub mod jobs;
+pub mod link;
+pub mod metrics;
 pub mod pg;
+pub mod spool;
+pub mod stance;
+pub mod state;

@@ -1,0 +1,482 @@
+//! Converges the ingestion systems to what the wish, as the stance lets it stand, asks for: pauses and holds, releases, sends
+//! clients to the serving side, enforces the caps, and says when a wish is settled.
+//!
+//! Releasing never waits: not for the disk, not for a look. What hurts is written down before it is done.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use proto::{
+    epoch::{Epoch, Generation},
+    intent::{IngestionWish, Intent},
+    report::{Event, HoldKind, Outcome},
+    side::Side,
+};
+use runtime::{
+    clock::Mono,
+    shutdown::Stop,
+    supervision::{Ready, Task, TaskError, chain},
+};
+
+use crate::{
+    helm,
+    ingestion::{IngestionController, Marks, PauseMark},
+    spool::Key,
+    stance::{Since, Stance},
+    state::{Effective, Settled, Shared, effective, millis},
+};
+
+/// A pause that is not done by then is refused, and everything is opened again.
+const PAUSE_WITHIN: Duration = Duration::from_secs(5);
+/// Between tries to release what could not be released.
+const RELEASE_AGAIN: Duration = Duration::from_millis(100);
+/// Caps are looked at this often.
+const CAPS_EVERY: Duration = Duration::from_millis(20);
+/// The production name must lead to green for this long before clients are sent back to it.
+const NAME_GOOD_FOR: Duration = Duration::from_secs(10);
+
+/// What was last done to a system by this process, or by the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// Not paused by us.
+    Free,
+    /// Paused by us, or maybe.
+    Paused,
+}
+
+/// What is to be true of all systems.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Goal {
+    epoch: Epoch,
+    generation: Generation,
+    hold: bool,
+    pause: bool,
+    serving: Side,
+    /// The wish is not obeyed as it is, and why.
+    refused: Option<String>,
+}
+
+/// See the module.
+pub struct Gate {
+    shared: Shared,
+    controllers: Vec<Arc<dyn IngestionController>>,
+    marks: Marks,
+    known: BTreeMap<String, Known>,
+    /// The pause reached its cap; it stays over until ingestion is wished to run.
+    pause_over: bool,
+    /// A wish whose pause failed; it is not tried again.
+    failed: Option<(Epoch, Generation, String)>,
+    told: Told,
+    reached: Option<Goal>,
+    name_good_since: Option<Mono>,
+}
+
+/// Alarms that were given for the current hold and pause.
+#[derive(Debug, Default)]
+struct Told {
+    hold_80: bool,
+    pause_80: bool,
+    release_failed: bool,
+}
+
+impl Gate {
+    /// Takes over from the marks what an earlier process paused.
+    pub fn new(shared: Shared, controllers: Vec<Arc<dyn IngestionController>>, marks: Marks) -> Gate {
+        let known = controllers.iter().map(|controller| {
+            let name = controller.name().to_owned();
+            let known = match marks.read(&name) {
+                Ok(None) => Known::Free,
+                Ok(Some(_)) => Known::Paused,
+                Err(error) => {
+                    tracing::error!(system = name, %error, "a pause mark cannot be read, taking the system for paused");
+                    Known::Paused
+                }
+            };
+            (name, known)
+        });
+        let known = known.collect();
+        Gate {
+            shared,
+            controllers,
+            marks,
+            known,
+            pause_over: false,
+            failed: None,
+            told: Told::default(),
+            reached: None,
+            name_good_since: None,
+        }
+    }
+
+    fn goal(&self) -> Option<(Arc<Intent>, Effective, Goal)> {
+        let intent = self.shared.intent.borrow().clone()?;
+        let stance = helm::steer(&self.shared);
+        let mut stands = effective(&intent, stance);
+        let mut refused = None;
+        if stands.hold && !intent.window.is_some_and(|window| window.open) {
+            refused = Some("a hold without an open window has no cap".to_owned());
+            stands.hold = false;
+        }
+        if stands.pause && self.pause_over {
+            refused = Some("the ingestion pause reached its cap".to_owned());
+            stands.pause = false;
+        }
+        if let Some((epoch, generation, why)) = &self.failed
+            && (*epoch, *generation) == (intent.epoch, intent.generation)
+        {
+            refused = Some(why.clone());
+            (stands.hold, stands.pause) = (false, false);
+        }
+        if intent.is_harmful() && !matches!(stance, Stance::Obey | Stance::KeepHolding { .. }) {
+            refused.get_or_insert(format!("this agent acts alone: {stance}"));
+        }
+        let goal = Goal {
+            epoch: intent.epoch,
+            generation: intent.generation,
+            hold: stands.hold,
+            pause: stands.pause,
+            serving: stands.serving,
+            refused,
+        };
+        Some((intent, stands, goal))
+    }
+
+    fn wants_paused(goal: &Goal, controller: &dyn IngestionController) -> bool {
+        goal.hold || (goal.pause && !controller.holds())
+    }
+
+    /// Makes `goal` true. `Err` says why a pause did not happen; a release is tried until it happens.
+    async fn converge(&mut self, intent: &Intent, goal: &Goal) -> Result<(), String> {
+        self.release(goal).await;
+        self.closed_moments(intent, goal);
+        let harmful = self.controllers.iter().any(|controller| {
+            Gate::wants_paused(goal, controller.as_ref()) && self.known[controller.name()] == Known::Free
+        });
+        if harmful || goal.hold {
+            self.pause(intent, goal).await?;
+        }
+        if intent.purger.is_none() {
+            // Whoever holds it is in the middle of a round that began under an earlier wish.
+            drop(self.shared.purging.lock().await);
+        }
+        Ok(())
+    }
+
+    async fn release(&mut self, goal: &Goal) {
+        loop {
+            let free: Vec<_> = self
+                .controllers
+                .iter()
+                .filter(|controller| !Gate::wants_paused(goal, controller.as_ref()))
+                .filter(|controller| self.known[controller.name()] == Known::Paused)
+                .cloned()
+                .collect();
+            if free.is_empty() {
+                return;
+            }
+            let to = (goal.serving == Side::Green).then(|| self.green_writer());
+            let fail_open = *self.shared.stance.borrow() == Stance::FailOpen;
+            let marks = &self.marks;
+            let released = join_all(free.iter().map(|controller| async move {
+                let end = release_one(controller.as_ref(), marks, to, fail_open).await;
+                (controller.name().to_owned(), end)
+            }))
+            .await;
+            let mut stuck = false;
+            for (name, end) in released {
+                match end {
+                    Ok(()) => {
+                        self.known.insert(name, Known::Free);
+                    }
+                    Err(error) => {
+                        stuck = true;
+                        if !std::mem::replace(&mut self.told.release_failed, true) {
+                            tracing::error!(system = name, %error, "cannot release, trying again");
+                        }
+                    }
+                }
+            }
+            if !stuck {
+                self.told.release_failed = false;
+                self.drop_marks();
+                return;
+            }
+            self.shared.clock.sleep(RELEASE_AGAIN).await;
+        }
+    }
+
+    /// After the release, off its way.
+    fn drop_marks(&self) {
+        for (name, known) in &self.known {
+            if *known == Known::Free
+                && let Err(error) = self.marks.remove(name)
+            {
+                tracing::warn!(system = name, %error, "a pause mark cannot be removed");
+            }
+        }
+    }
+
+    /// Where green takes writes: where the probe saw it, else its recorded writer.
+    fn green_writer(&self) -> Option<SocketAddr> {
+        if let Some((address, port)) = self.shared.probe.borrow().green_writer {
+            return Some(SocketAddr::new(address, port));
+        }
+        let intent = self.shared.intent.borrow().clone()?;
+        let writer = intent.targets.green.as_ref()?.writer()?;
+        Some(SocketAddr::new(self.shared.dialer.known_address(writer)?, writer.port))
+    }
+
+    async fn pause(&mut self, intent: &Intent, goal: &Goal) -> Result<(), String> {
+        let began = self.opened_moments(goal).await?;
+        let cap = self.cap(intent, goal);
+        let since = self.shared.clock.now();
+        let expires_at = since.checked_add(cap).unwrap_or(since);
+        let mark = PauseMark { upgrade: intent.upgrade.to_string(), since, expires_at };
+        let wanted: Vec<_> = self
+            .controllers
+            .iter()
+            .filter(|c| Gate::wants_paused(goal, c.as_ref()) && self.known[c.name()] == Known::Free)
+            .cloned()
+            .collect();
+        for controller in &wanted {
+            let written = self.marks.write(controller.name(), &mark);
+            written.map_err(|error| format!("the pause mark of {} cannot be written: {error}", controller.name()))?;
+            self.known.insert(controller.name().to_owned(), Known::Paused);
+        }
+        let (clock, mark) = (&self.shared.clock, &mark);
+        let paused = join_all(wanted.iter().map(|controller| async move {
+            match clock.timeout(PAUSE_WITHIN, controller.pause(mark)).await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(format!("{}: {}", controller.name(), chain(&error))),
+                Err(elapsed) => Some(format!("{}: pausing is {elapsed}", controller.name())),
+            }
+        }))
+        .await;
+        let failures: Vec<String> = paused.into_iter().flatten().collect();
+        let took = self.shared.clock.mono().since(began);
+        if failures.is_empty() {
+            tracing::info!(hold = goal.hold, pause = goal.pause, took_ms = millis(took), "paused");
+            return Ok(());
+        }
+        Err(failures.join("; "))
+    }
+
+    fn cap(&self, intent: &Intent, goal: &Goal) -> Duration {
+        let hold = intent.window.filter(|_| goal.hold).map(|window| window.hold_max_ms);
+        let pause = match intent.ingestion {
+            IngestionWish::Paused { max_pause_ms } if goal.pause => Some(max_pause_ms),
+            _ => None,
+        };
+        Duration::from_millis(hold.into_iter().chain(pause).max().unwrap_or(0))
+    }
+
+    /// Writes down since when things are held and paused, before they are.
+    async fn opened_moments(&self, goal: &Goal) -> Result<Mono, String> {
+        let (now, wall) = (self.shared.clock.mono(), self.shared.clock.now());
+        let mut moments = *self.shared.moments.borrow();
+        let mut new = Vec::new();
+        if goal.hold && moments.window_held.is_none() {
+            moments.window_held = Some(Since::at(now));
+            new.push(Key::WindowHeldSince);
+        }
+        if goal.hold && moments.held.is_none() {
+            moments.held = Some(Since::at(now));
+            new.push(Key::HeldSince);
+        }
+        let pauses = self.controllers.iter().any(|c| !c.holds() && Gate::wants_paused(goal, c.as_ref()));
+        if pauses && moments.paused.is_none() {
+            moments.paused = Some(Since::at(now));
+            new.push(Key::PausedSince);
+        }
+        for key in new {
+            let written = self.shared.spool.put(key, &wall).await;
+            written.map_err(|error| format!("the moment cannot be written: {}", chain(&error)))?;
+        }
+        self.shared.moments.send_replace(moments);
+        Ok(now)
+    }
+
+    /// Closes the moments of what is not held or paused any more, and tells how long it was.
+    fn closed_moments(&mut self, intent: &Intent, goal: &Goal) {
+        let now = self.shared.clock.mono();
+        let mut moments = *self.shared.moments.borrow();
+        let mut over = Vec::new();
+        let pauses = self.controllers.iter().any(|c| !c.holds() && Gate::wants_paused(goal, c.as_ref()));
+        if !goal.hold && let Some(since) = moments.held.take() {
+            over.push((Key::HeldSince, Some((HoldKind::Gate, since.elapsed(now)))));
+            self.told.hold_80 = false;
+        }
+        if !pauses && let Some(since) = moments.paused.take() {
+            over.push((Key::PausedSince, Some((HoldKind::Ingestion, since.elapsed(now)))));
+            self.told.pause_80 = false;
+        }
+        if intent.gate == proto::intent::GateWish::Open && moments.window_held.take().is_some() {
+            over.push((Key::WindowHeldSince, None));
+        }
+        self.shared.moments.send_replace(moments);
+        for (key, held) in over {
+            if let Some((kind, length)) = held {
+                let ms = millis(length);
+                tracing::info!(?kind, ms, "released");
+                self.shared.event(Event::Held { at: self.shared.clock.now(), ms, kind });
+            }
+            self.shared.spool.forget_soon(key);
+        }
+        if intent.ingestion == IngestionWish::Running {
+            self.pause_over = false;
+        }
+    }
+
+    /// Gives the alarms at 80 % and enforces `max_pause`; `hold_max` is the stance's.
+    fn watch_caps(&mut self) {
+        let Some(intent) = self.shared.intent.borrow().clone() else { return };
+        let (now, moments) = (self.shared.clock.mono(), *self.shared.moments.borrow());
+        let share = |since: Since, cap_ms: u64| since.elapsed(now).as_millis() * 100 / u128::from(cap_ms.max(1));
+        if let (Some(window), Some(since)) = (intent.window, moments.window_held.filter(|_| moments.held.is_some())) {
+            let percent = share(since, window.hold_max_ms);
+            if percent >= 80 && !std::mem::replace(&mut self.told.hold_80, true) {
+                self.alarm(80, false, "hold");
+            }
+            if percent >= 100 && self.reached.as_ref().is_some_and(|goal| goal.hold) {
+                self.alarm(100, true, "hold");
+            }
+        }
+        if let (IngestionWish::Paused { max_pause_ms }, Some(since)) = (intent.ingestion, moments.paused) {
+            let percent = share(since, max_pause_ms);
+            if percent >= 80 && !std::mem::replace(&mut self.told.pause_80, true) {
+                self.alarm(80, false, "ingestion pause");
+            }
+            if percent >= 100 && !std::mem::replace(&mut self.pause_over, true) {
+                self.alarm(100, true, "ingestion pause");
+            }
+        }
+    }
+
+    fn alarm(&self, percent: u8, resumed: bool, what: &'static str) {
+        tracing::error!(percent, resumed, what, "a cap is near or reached");
+        self.shared.event(Event::PauseCap { at: self.shared.clock.now(), percent, resumed });
+    }
+
+    /// Clients were sent to green by address. Once the production name leads there for good, they go by the name again,
+    /// which follows failovers.
+    async fn settle_names(&mut self, goal: &Goal) {
+        let now = self.shared.clock.mono();
+        let good = goal.serving == Side::Green
+            && !goal.hold
+            && matches!(
+                self.shared.probe.borrow().production,
+                Some((_, Outcome::Answered { side: Some(Side::Green), wrote: true, .. }))
+            );
+        if !good {
+            self.name_good_since = None;
+            return;
+        }
+        let since = *self.name_good_since.get_or_insert(now);
+        if now.since(since) < NAME_GOOD_FOR {
+            return;
+        }
+        for controller in &self.controllers {
+            if let Err(error) = controller.restore_target().await {
+                tracing::warn!(system = controller.name(), error = %chain(&error), "cannot go back to the name yet");
+                self.name_good_since = Some(now);
+            }
+        }
+    }
+
+    fn settled(&self, goal: &Goal) {
+        let result = match &goal.refused {
+            Some(why) => Err(why.clone()),
+            None => Ok(serde_json::json!({
+                "hold": goal.hold,
+                "pause": goal.pause,
+                "serving": goal.serving,
+                "controllers": self.controllers.len(),
+            })),
+        };
+        let settled = Settled { epoch: goal.epoch, generation: goal.generation, result };
+        self.shared.settled.send_replace(Some(settled));
+    }
+
+    /// Converges to `goal`; a wish whose pause fails is opened again at the next turn and refused.
+    async fn turn(&mut self, intent: &Intent, goal: Goal) {
+        match self.converge(intent, &goal).await {
+            Ok(()) => {
+                self.settled(&goal);
+                self.reached = Some(goal);
+            }
+            Err(why) => {
+                tracing::warn!(reason = why, "a pause failed, opening everything again");
+                self.failed = Some((goal.epoch, goal.generation, why));
+            }
+        }
+    }
+}
+
+/// Sends clients to `to` where the system can (`None`: they stay where they are; `Some(None)`: to green, whose address is not
+/// known), then lets them go.
+async fn release_one(
+    controller: &dyn IngestionController,
+    marks: &Marks,
+    to: Option<Option<SocketAddr>>,
+    fail_open: bool,
+) -> Result<(), String> {
+    if controller.holds()
+        && let Some(to) = to
+    {
+        let sent = match to {
+            Some(to) => controller.retarget(to).await.map_err(|error| chain(&error)),
+            None => Err("green's writer is not known".to_owned()),
+        };
+        // Letting clients go to a side that does not serve is worse than a longer hold, unless the hold's time is over.
+        match sent {
+            Err(error) if fail_open => {
+                tracing::error!(system = controller.name(), error, "released without the new address");
+            }
+            other => other?,
+        }
+    }
+    let name = controller.name();
+    let unknown = PauseMark { upgrade: String::new(), since: jiff::Timestamp::UNIX_EPOCH, expires_at: jiff::Timestamp::UNIX_EPOCH };
+    let mark = marks.read(name).ok().flatten().unwrap_or(unknown);
+    controller.resume(&mark).await.map_err(|error| chain(&error))
+}
+
+impl Task for Gate {
+    const NAME: &'static str = "gate";
+
+    async fn run(&mut self, stop: Stop, ready: Ready) -> Result<(), TaskError> {
+        let mut intent = self.shared.intent.subscribe();
+        let mut stance = self.shared.stance.subscribe();
+        ready.set(true);
+        while !stop.is_triggered() {
+            intent.borrow_and_update();
+            stance.borrow_and_update();
+            if let Some((wish, _, goal)) = self.goal()
+                && self.reached.as_ref() != Some(&goal)
+            {
+                let clock = self.shared.clock.clone();
+                // A newer wish, or a stance, interrupts: whatever was begun is known as paused and will be released.
+                tokio::select! {
+                    biased;
+                    () = self.turn(&wish, goal) => {}
+                    changed = intent.changed() => changed?,
+                    changed = stance.changed() => changed?,
+                    () = stop.triggered() => {}
+                    () = clock.sleep(PAUSE_WITHIN * 2) => {}
+                }
+                continue;
+            }
+            self.watch_caps();
+            if let Some(goal) = self.reached.clone() {
+                self.settle_names(&goal).await;
+            }
+            tokio::select! {
+                changed = intent.changed() => changed?,
+                changed = stance.changed() => changed?,
+                () = stop.triggered() => {}
+                () = self.shared.clock.sleep(CAPS_EVERY) => {}
+            }
+        }
+        Ok(())
+    }
+}

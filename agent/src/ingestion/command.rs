@@ -1,0 +1,82 @@
+//! An ingestion system that is driven by three commands: `observe` prints its state, `pause` and `resume` change it.
+
+use std::{process::Stdio, time::Duration};
+
+use proto::report::IngestionState;
+use runtime::clock::Clock;
+use tokio::io::AsyncReadExt;
+
+use super::{BoxFuture, ControlError, IngestionController, Observation, PauseMark, failed, read_state};
+
+/// One run of a command; past it the command is killed.
+const RUN_WITHIN: Duration = Duration::from_secs(30);
+const OUTPUT_MAX: u64 = 64 * 1024;
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// See the module. Each command is a program and its arguments; no shell is between.
+pub struct Command {
+    pub name: String,
+    pub observe: Vec<String>,
+    pub pause: Vec<String>,
+    pub resume: Vec<String>,
+    pub clock: Clock,
+}
+
+impl Command {
+    async fn run(&self, what: &str, command: &[String]) -> Result<Vec<u8>, ControlError> {
+        let doing = || format!("running the {what} command of {}", self.name);
+        let Some((program, arguments)) = command.split_first() else {
+            return Err(failed(doing(), "it is empty"));
+        };
+        let work = async {
+            let mut child = tokio::process::Command::new(program)
+                .args(arguments)
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .kill_on_drop(true)
+                .spawn()
+                .map_err(|error| failed(doing(), error))?;
+            let mut output = Vec::new();
+            if let Some(stdout) = child.stdout.take() {
+                stdout.take(OUTPUT_MAX).read_to_end(&mut output).await.map_err(|error| failed(doing(), error))?;
+            }
+            let status = child.wait().await.map_err(|error| failed(doing(), error))?;
+            if status.success() { Ok(output) } else { Err(failed(doing(), status)) }
+        };
+        self.clock.timeout(RUN_WITHIN, work).await.map_err(|elapsed| failed(doing(), elapsed))?
+    }
+
+    async fn reach(&self, what: &str, command: &[String], wanted: IngestionState) -> Result<(), ControlError> {
+        self.run(what, command).await?;
+        while self.observe().await?.state != wanted {
+            self.clock.sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+}
+
+impl IngestionController for Command {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn kind(&self) -> &'static str {
+        "command"
+    }
+
+    fn observe(&self) -> BoxFuture<'_, Result<Observation, ControlError>> {
+        Box::pin(async move {
+            let output = self.run("observe", &self.observe).await?;
+            read_state(&format!("reading what the observe command of {} printed", self.name), &output)
+        })
+    }
+
+    fn pause<'a>(&'a self, _mark: &'a PauseMark) -> BoxFuture<'a, Result<(), ControlError>> {
+        Box::pin(self.reach("pause", &self.pause, IngestionState::Paused))
+    }
+
+    fn resume<'a>(&'a self, _mark: &'a PauseMark) -> BoxFuture<'a, Result<(), ControlError>> {
+        Box::pin(self.reach("resume", &self.resume, IngestionState::Running))
+    }
+}

@@ -1,0 +1,341 @@
+//! PgBouncer: holds clients through the cut (`PAUSE`), sends them to another server (its databases file, `RELOAD`), lets
+//! them go (`RESUME`). Its admin console understands the simple protocol only.
+//!
+//! The databases file is `%include`d by PgBouncer's own configuration. Only `host=` and `port=` of the named databases are
+//! changed; what stood there before is kept beside it until the production name is good again.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use futures_util::future::{join_all, try_join_all};
+use proto::report::IngestionState;
+use runtime::clock::Clock;
+use tokio::{sync::Mutex, task::AbortHandle};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
+
+use super::{BoxFuture, ControlError, IngestionController, Observation, PauseMark, failed};
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// One command of the console other than `PAUSE`, which the caller bounds.
+const COMMAND_WITHIN: Duration = Duration::from_secs(2);
+
+/// Where the admin console is.
+#[derive(Debug, Clone)]
+pub struct Console {
+    pub address: SocketAddr,
+    pub user: String,
+    pub password_file: Option<PathBuf>,
+}
+
+/// See the module.
+pub struct PgBouncer {
+    name: String,
+    console: Console,
+    databases: Vec<String>,
+    config_file: PathBuf,
+    clock: Clock,
+    /// Connections kept from the pause on, so that the release waits for none: one a database and one more.
+    warm: Mutex<Vec<Session>>,
+}
+
+struct Session {
+    client: Client,
+    driver: AbortHandle,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl PgBouncer {
+    pub fn new(
+        name: String,
+        console: Console,
+        databases: Vec<String>,
+        config_file: PathBuf,
+        clock: Clock,
+    ) -> PgBouncer {
+        PgBouncer { name, console, databases, config_file, clock, warm: Mutex::default() }
+    }
+
+    fn doing(&self, what: &str) -> String {
+        format!("{what} on PgBouncer {} at {}", self.name, self.console.address)
+    }
+
+    async fn session(&self) -> Result<Session, ControlError> {
+        while let Some(session) = self.warm.lock().await.pop() {
+            if !session.client.is_closed() {
+                return Ok(session);
+            }
+        }
+        self.connect().await
+    }
+
+    async fn keep(&self, session: Session) {
+        let mut warm = self.warm.lock().await;
+        if warm.len() <= self.databases.len() {
+            warm.push(session);
+        }
+    }
+
+    async fn connect(&self) -> Result<Session, ControlError> {
+        let doing = || self.doing("connecting to the console");
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host(self.console.address.ip().to_string())
+            .port(self.console.address.port())
+            .user(&self.console.user)
+            .dbname("pgbouncer")
+            .application_name("upgrade_pilot")
+            .connect_timeout(CONNECT_WITHIN);
+        if let Some(path) = &self.console.password_file {
+            let text = tokio::fs::read_to_string(path).await.map_err(|error| failed(doing(), error))?;
+            config.password(text.lines().next().unwrap_or_default());
+        }
+        let connected = self.clock.timeout(CONNECT_WITHIN, config.connect(NoTls)).await;
+        let connected = connected.map_err(|elapsed| failed(doing(), elapsed))?;
+        let (client, connection) = connected.map_err(|error| failed(doing(), chain(&error)))?;
+        let driver = tokio::spawn(async move {
+            // Its error is seen by whoever waits for an answer on the client.
+            let _ended = connection.await;
+        });
+        Ok(Session { client, driver: driver.abort_handle() })
+    }
+
+    async fn command(&self, session: &Session, command: &str) -> Result<Vec<SimpleQueryMessage>, ControlError> {
+        let answer = self.clock.timeout(COMMAND_WITHIN, session.client.simple_query(command)).await;
+        let answer = answer.map_err(|elapsed| failed(self.doing(command), elapsed))?;
+        answer.map_err(|error| failed(self.doing(command), chain(&error)))
+    }
+
+    /// Name and paused-ness of our databases.
+    async fn paused(&self, session: &Session) -> Result<Vec<(String, bool)>, ControlError> {
+        let mut seen = Vec::new();
+        for message in self.command(session, "SHOW DATABASES").await? {
+            let SimpleQueryMessage::Row(row) = message else { continue };
+            if let Some(name) = row.get("name")
+                && self.databases.iter().any(|ours| ours == name)
+            {
+                seen.push((name.to_owned(), column(&row, "paused") == Some("1")));
+            }
+        }
+        match self.databases.iter().find(|ours| !seen.iter().any(|(name, _)| name == *ours)) {
+            None => Ok(seen),
+            Some(missing) => Err(failed(self.doing("SHOW DATABASES"), format!("it has no database {missing:?}"))),
+        }
+    }
+
+    async fn pause_all(&self) -> Result<(), ControlError> {
+        let control = self.session().await?;
+        let paused = self.paused(&control).await?;
+        let running = paused.into_iter().filter(|(_, paused)| !paused);
+        // One connection each: a PAUSE answers when the last transaction has ended, and the others need not wait for it.
+        let kept = try_join_all(running.map(|(name, _)| async move {
+            let session = self.session().await?;
+            let command = format!("PAUSE {}", quoted(&name));
+            session.client.simple_query(&command).await.map_err(|error| failed(self.doing(&command), chain(&error)))?;
+            Ok(session)
+        }))
+        .await?;
+        for session in kept {
+            self.keep(session).await;
+        }
+        self.keep(control).await;
+        Ok(())
+    }
+
+    async fn resume_all(&self) -> Result<(), ControlError> {
+        let resumed = join_all(self.databases.iter().map(|name| async move {
+            let session = self.session().await?;
+            let command = format!("RESUME {}", quoted(name));
+            let end = self.command(&session, &command).await;
+            Ok((session, end.err()))
+        }))
+        .await;
+        let mut refused = Vec::new();
+        for end in resumed {
+            let (session, error): (Session, Option<ControlError>) = end?;
+            refused.extend(error);
+            self.keep(session).await;
+        }
+        let Some(first) = refused.into_iter().next() else { return Ok(()) };
+        // "not paused" is the wanted state: look instead of reading the words of an error.
+        let control = self.session().await?;
+        let still = self.paused(&control).await?;
+        if still.iter().any(|(_, paused)| *paused) { Err(first) } else { Ok(()) }
+    }
+
+    /// Puts `text` into the databases file and lets PgBouncer read it.
+    async fn write_and_reload(&self, text: &str) -> Result<(), ControlError> {
+        replace(&self.config_file, text).map_err(|error| failed(self.doing("writing its databases file"), error))?;
+        let session = self.session().await?;
+        self.command(&session, "RELOAD").await?;
+        self.keep(session).await;
+        Ok(())
+    }
+
+    fn original(&self) -> PathBuf {
+        let mut name = self.config_file.as_os_str().to_owned();
+        name.push(".before-upgrade");
+        PathBuf::from(name)
+    }
+
+    fn read(&self, path: &Path) -> Result<String, ControlError> {
+        std::fs::read_to_string(path).map_err(|error| failed(self.doing("reading its databases file"), error))
+    }
+}
+
+fn column<'a>(row: &'a SimpleQueryRow, name: &str) -> Option<&'a str> {
+    let at = row.columns().iter().position(|column| column.name() == name)?;
+    row.get(at)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    runtime::supervision::chain(error)
+}
+
+/// A database name for the console.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Replaces a file at once, with the rights it had.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let draft = path.with_extension("draft");
+    std::fs::write(&draft, text)?;
+    if let Ok(metadata) = std::fs::metadata(path) {
+        std::fs::set_permissions(&draft, metadata.permissions())?;
+    }
+    std::fs::rename(draft, path)
+}
+
+/// The databases file with `host=` and `port=` of the named databases set to `to`. Every one must stand in it.
+fn pointed(text: &str, databases: &[String], to: SocketAddr) -> Result<String, String> {
+    let mut left: Vec<&str> = databases.iter().map(String::as_str).collect();
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let name = line.split_once('=').map(|(name, _)| name.trim().trim_matches('"'));
+        match left.iter().position(|wanted| name == Some(*wanted)) {
+            None => lines.push(line.to_owned()),
+            Some(at) => {
+                left.remove(at);
+                lines.push(pointed_line(line, to));
+            }
+        }
+    }
+    match left.first() {
+        None => Ok(lines.join("\n") + "\n"),
+        Some(missing) => Err(format!("it has no line for database {missing:?}")),
+    }
+}
+
+fn pointed_line(line: &str, to: SocketAddr) -> String {
+    let Some((name, settings)) = line.split_once('=') else { return line.to_owned() };
+    let kept = settings.split_whitespace().filter(|word| !word.starts_with("host=") && !word.starts_with("port="));
+    let kept: Vec<&str> = kept.collect();
+    format!("{} = host={} port={} {}", name.trim(), to.ip(), to.port(), kept.join(" ")).trim_end().to_owned()
+}
+
+impl IngestionController for PgBouncer {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn kind(&self) -> &'static str {
+        "pgbouncer"
+    }
+
+    fn observe(&self) -> BoxFuture<'_, Result<Observation, ControlError>> {
+        Box::pin(async move {
+            let session = self.session().await?;
+            let paused = self.paused(&session).await?;
+            let waiting = self.command(&session, "SHOW POOLS").await?;
+            let backlog = waiting.iter().filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) if self.databases.iter().any(|d| Some(d.as_str()) == column(row, "database")) => {
+                    column(row, "cl_waiting")?.parse::<u64>().ok()
+                }
+                _ => None,
+            });
+            let backlog = Some(backlog.sum());
+            self.keep(session).await;
+            let state = match paused.iter().filter(|(_, paused)| *paused).count() {
+                0 => IngestionState::Running,
+                n if n == paused.len() => IngestionState::Paused,
+                _ => IngestionState::Mixed,
+            };
+            Ok(Observation { state, backlog, rate: None })
+        })
+    }
+
+    fn pause<'a>(&'a self, _mark: &'a PauseMark) -> BoxFuture<'a, Result<(), ControlError>> {
+        Box::pin(self.pause_all())
+    }
+
+    fn resume<'a>(&'a self, _mark: &'a PauseMark) -> BoxFuture<'a, Result<(), ControlError>> {
+        Box::pin(self.resume_all())
+    }
+
+    fn holds(&self) -> bool {
+        true
+    }
+
+    fn retarget(&self, to: SocketAddr) -> BoxFuture<'_, Result<(), ControlError>> {
+        Box::pin(async move {
+            let now = self.read(&self.config_file)?;
+            let wanted = pointed(&now, &self.databases, to);
+            let wanted = wanted.map_err(|what| failed(self.doing("reading its databases file"), what))?;
+            if wanted == now {
+                return Ok(());
+            }
+            if !self.original().exists() {
+                let kept = std::fs::write(self.original(), &now);
+                kept.map_err(|error| failed(self.doing("keeping its databases file"), error))?;
+            }
+            self.write_and_reload(&wanted).await
+        })
+    }
+
+    fn restore_target(&self) -> BoxFuture<'_, Result<(), ControlError>> {
+        Box::pin(async move {
+            if !self.original().exists() {
+                return Ok(());
+            }
+            let before = self.read(&self.original())?;
+            self.write_and_reload(&before).await?;
+            let removed = std::fs::remove_file(self.original());
+            removed.map_err(|error| failed(self.doing("removing the kept databases file"), error))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_host_and_port_of_the_named_databases_change() {
+        let text = "[databases]\n; ours\norders = host=127.1.1.1 port=5432 dbname=orders pool_size=5\n\
+                    \"billing\" = dbname=billing host=127.1.1.1 port=5432\nother = host=127.1.1.1 port=5432\n";
+        let to: SocketAddr = "127.1.1.9:5433".parse().unwrap();
+        let pointed = pointed(text, &["orders".into(), "billing".into()], to).unwrap();
+        assert_eq!(
+            pointed,
+            "[databases]\n; ours\norders = host=127.1.1.9 port=5433 dbname=orders pool_size=5\n\
+             \"billing\" = host=127.1.1.9 port=5433 dbname=billing\nother = host=127.1.1.1 port=5432\n"
+        );
+        let again = super::pointed(&pointed, &["orders".into(), "billing".into()], to).unwrap();
+        assert_eq!(again, pointed, "pointing twice changes nothing");
+    }
+
+    #[test]
+    fn a_database_that_is_not_in_the_file_is_named() {
+        let to: SocketAddr = "127.1.1.9:5433".parse().unwrap();
+        assert_eq!(pointed("[databases]\n", &["orders".into()], to).unwrap_err(), "it has no line for database \"orders\"");
+    }
+}

@@ -1,0 +1,116 @@
+//! The stream to the coordinator: dialled by the agent, again and again for ever, so that no port is open inwards. What the
+//! coordinator wishes is applied by others; here it is admitted, passed on, and answered for.
+
+pub mod runner;
+mod session;
+mod wire;
+
+use std::{sync::Arc, time::Duration};
+
+use proto::ids::{AgentId, ClusterArn};
+use runtime::{
+    backoff::Backoff,
+    shutdown::Stop,
+    supervision::{Ready, Task, TaskError, chain},
+};
+use tonic::transport::{Channel, Endpoint};
+
+use self::{
+    runner::Runner,
+    session::{End, Session},
+};
+use crate::{metrics, state::Shared};
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// A stream on which nothing answers for this long, twice, is dead.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Shortest and longest wait between dials.
+const DIAL_WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+
+/// Whom to dial, and as whom.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `http://HOST:PORT`.
+    pub coordinator: String,
+    pub agent: AgentId,
+    pub cluster: ClusterArn,
+    /// Names of the ingestion systems.
+    pub controllers: Vec<String>,
+}
+
+/// See the module.
+pub struct Link {
+    pub shared: Shared,
+    pub options: Arc<Options>,
+    pub runner: Runner,
+}
+
+impl Link {
+    async fn dial(&self, address: &str) -> Result<Channel, tonic::transport::Error> {
+        metrics::dialled();
+        Endpoint::from_shared(address.to_owned())?
+            .connect_timeout(CONNECT_WITHIN)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true)
+            .connect()
+            .await
+    }
+
+    async fn attach(&self, address: &str, stop: &Stop, ready: &Ready) -> Result<End, TaskError> {
+        let channel = self.dial(address).await?;
+        let mut session = Session::open(self.shared.clone(), self.options.clone(), self.runner.clone(), channel).await?;
+        metrics::link(true);
+        ready.set(true);
+        let end = session.run(stop).await;
+        metrics::link(false);
+        end
+    }
+}
+
+impl Task for Link {
+    const NAME: &'static str = "link";
+
+    async fn run(&mut self, stop: Stop, ready: Ready) -> Result<(), TaskError> {
+        let mut backoff = Backoff::new(DIAL_WAITS.0, DIAL_WAITS.1);
+        let mut next = self.options.coordinator.clone();
+        let mut said = String::new();
+        while !stop.is_triggered() {
+            let address = std::mem::replace(&mut next, self.options.coordinator.clone());
+            let end = stop.unless(self.attach(&address, &stop, &ready)).await;
+            ready.set(false);
+            metrics::link(false);
+            let mut wait = backoff.next_wait();
+            match end {
+                None | Some(Ok(End::Stopped)) => return Ok(()),
+                Some(Ok(End::Closed { welcomed })) => {
+                    if welcomed {
+                        backoff.reset();
+                        said.clear();
+                        wait = DIAL_WAITS.0;
+                    }
+                    tracing::info!(coordinator = address, "the stream ended, dialling again");
+                }
+                Some(Ok(End::Goodbye { address, after })) => {
+                    backoff.reset();
+                    tracing::info!(next = address, after_ms = crate::state::millis(after), "the coordinator said goodbye");
+                    if !address.is_empty() {
+                        next = if address.contains("://") { address } else { format!("http://{address}") };
+                    }
+                    wait = after;
+                }
+                Some(Err(error)) => {
+                    let why = chain(error.as_ref());
+                    // The same reason again is no news.
+                    if why != said {
+                        tracing::warn!(coordinator = address, error = why, "no stream to the coordinator, dialling on");
+                        said = why;
+                    }
+                }
+            }
+            stop.sleep(&self.shared.clock, wait).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,296 @@
+//! Runs jobs: once per id, however often it is sent and across reconnects; the urgent ones never behind the long ones; each
+//! under its deadline. What a job answered is kept until the coordinator has it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use proto::{
+    ids::JobId,
+    job::{Job, JobFailure, JobProgress},
+};
+use runtime::supervision::chain;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    jobs::{JobCx, Memory, NamedQuery, Registry, codes},
+    spool::SpoolError,
+    state::Shared,
+};
+
+/// Long jobs at once; more wait for their turn, within their deadline.
+const LONG_AT_ONCE: usize = 3;
+/// Jobs that run or wait; more are refused.
+const JOBS_MAX: usize = 64;
+/// The agent has as many jobs as it takes.
+pub const FULL: &str = "PU0790";
+/// A command of a deposed coordinator, or of another store.
+pub const STALE: &str = "PU0791";
+
+/// What a finished job answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    Done { id: JobId, output: serde_json::Value },
+    Failed { id: JobId, failure: JobFailure },
+}
+
+impl Answer {
+    pub fn id(&self) -> &JobId {
+        match self {
+            Answer::Done { id, .. } | Answer::Failed { id, .. } => id,
+        }
+    }
+}
+
+/// What became of an offer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offer {
+    /// It runs, or will.
+    Accepted,
+    /// It was done before; its answer is among [`Runner::answers`] again.
+    Answered,
+    Refused {
+        code: &'static str,
+        reason: String,
+    },
+}
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct Runner(Arc<Inner>);
+
+struct Inner {
+    shared: Shared,
+    registry: Registry,
+    memory: Arc<Memory>,
+    queries: Arc<[NamedQuery]>,
+    agent: String,
+    running: Mutex<HashMap<JobId, CancellationToken>>,
+    /// Not acknowledged yet.
+    answers: Mutex<BTreeMap<JobId, Answer>>,
+    progress: Mutex<BTreeMap<JobId, JobProgress>>,
+    changed: watch::Sender<u64>,
+    long: Arc<Semaphore>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Runner {
+    /// Takes over the answers that an earlier process could not deliver.
+    pub async fn new(
+        shared: Shared,
+        registry: Registry,
+        agent: String,
+        queries: Vec<NamedQuery>,
+    ) -> Result<Runner, SpoolError> {
+        let undelivered: Vec<Answer> = shared.spool.unacknowledged_results().await?;
+        let answers = undelivered.into_iter().map(|answer| (answer.id().clone(), answer)).collect();
+        Ok(Runner(Arc::new(Inner {
+            shared,
+            registry,
+            memory: Arc::default(),
+            queries: queries.into(),
+            agent,
+            running: Mutex::default(),
+            answers: Mutex::new(answers),
+            progress: Mutex::default(),
+            changed: watch::Sender::new(0),
+            long: Arc::new(Semaphore::new(LONG_AT_ONCE)),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        })))
+    }
+
+    /// The kinds of jobs, for `Hello`.
+    pub fn kinds(&self) -> Vec<String> {
+        self.0.registry.kinds().map(str::to_owned).collect()
+    }
+
+    /// Business queries by name, for `Hello`.
+    pub fn queries(&self) -> Vec<String> {
+        self.0.queries.iter().map(|query| query.name.clone()).collect()
+    }
+
+    pub fn in_flight(&self) -> Vec<JobId> {
+        locked(&self.0.running).keys().cloned().collect()
+    }
+
+    /// Changes whenever there is a new answer.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.0.changed.subscribe()
+    }
+
+    /// Answers that the coordinator has not acknowledged.
+    pub fn answers(&self) -> Vec<Answer> {
+        locked(&self.0.answers).values().cloned().collect()
+    }
+
+    /// How far each job has come that advanced since the last call.
+    pub fn take_progress(&self) -> Vec<JobProgress> {
+        std::mem::take(&mut *locked(&self.0.progress)).into_values().collect()
+    }
+
+    /// Takes a job in. Its deadline counts from now.
+    pub async fn offer(&self, job: Job) -> Offer {
+        if locked(&self.0.running).contains_key(&job.id) {
+            return Offer::Accepted;
+        }
+        if locked(&self.0.answers).contains_key(&job.id) {
+            return Offer::Answered;
+        }
+        match self.0.shared.spool.result::<Answer>(job.id.as_str()).await {
+            Ok(Some(answer)) => {
+                locked(&self.0.answers).insert(job.id.clone(), answer);
+                return Offer::Answered;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(error = %chain(&error), "the results cannot be read, running the job again"),
+        }
+        let Some(urgent) = self.0.registry.urgent(&job.kind) else {
+            let reason = format!("this agent has no jobs of kind {:?}", job.kind);
+            return Offer::Refused { code: codes::UNKNOWN_KIND, reason };
+        };
+        let cancel = self.0.stop.child_token();
+        {
+            let mut running = locked(&self.0.running);
+            if running.len() >= JOBS_MAX {
+                return Offer::Refused { code: FULL, reason: format!("{JOBS_MAX} jobs are running or waiting") };
+            }
+            running.insert(job.id.clone(), cancel.clone());
+        }
+        self.0.tasks.spawn(Arc::clone(&self.0).run(job, urgent, cancel));
+        Offer::Accepted
+    }
+
+    /// Asks a job to stop; it answers `cancelled`.
+    pub fn cancel(&self, id: &JobId) {
+        if let Some(job) = locked(&self.0.running).get(id) {
+            job.cancel();
+        }
+    }
+
+    /// The coordinator has the answer.
+    pub async fn acknowledge(&self, id: &JobId) -> Result<(), SpoolError> {
+        locked(&self.0.answers).remove(id);
+        self.0.shared.spool.acknowledge_result(id.as_str()).await
+    }
+
+    /// Runs one kind of work for a watcher of this agent, outside the coordinator's jobs.
+    pub async fn run_own<K: proto::job::JobKind>(
+        &self,
+        id: JobId,
+        on: proto::job::Expected,
+        body: &K,
+        within: Duration,
+    ) -> Result<K::Output, JobFailure> {
+        let doing = || format!("running {} for a watcher", K::KIND);
+        let shape = |error: serde_json::Error| {
+            let class = proto::job::JobFailureClass::Permanent;
+            JobFailure { class, code: codes::BAD_BODY.into(), doing: doing(), chain: vec![error.to_string()] }
+        };
+        let body = serde_json::to_value(body).map_err(shape)?;
+        let cx = self.0.cx(id, on, within, self.0.stop.child_token(), false);
+        let output = self.0.registry.run(K::KIND, cx, body).await?;
+        serde_json::from_value(output).map_err(shape)
+    }
+
+    /// Cancels everything and waits at most `limit`.
+    pub async fn close(&self, limit: Duration) {
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        if self.0.shared.clock.timeout(limit, self.0.tasks.wait()).await.is_err() {
+            tracing::warn!(left = self.0.tasks.len(), "jobs did not stop in time");
+        }
+    }
+}
+
+impl Inner {
+    fn cx(
+        self: &Arc<Inner>,
+        id: JobId,
+        on: proto::job::Expected,
+        within: Duration,
+        stop: CancellationToken,
+        shown: bool,
+    ) -> JobCx {
+        let (here, shared) = (Arc::clone(self), self.shared.clone());
+        JobCx {
+            id,
+            agent: self.agent.clone(),
+            on,
+            dial: shared.dialer.clone(),
+            queries: self.queries.clone(),
+            memory: self.memory.clone(),
+            clock: shared.clock.clone(),
+            deadline: shared.clock.mono() + within,
+            stop,
+            progress: Arc::new(move |progress| {
+                if shown {
+                    locked(&here.progress).insert(progress.id.clone(), progress);
+                }
+            }),
+            events: Arc::new(move |event| shared.event(event)),
+        }
+    }
+
+    async fn run(self: Arc<Inner>, job: Job, urgent: bool, cancel: CancellationToken) {
+        let cx = self.cx(job.id.clone(), job.on.clone(), Duration::from_millis(job.deadline_ms), cancel.clone(), true);
+        let began = self.shared.clock.mono();
+        // Waiting for its turn ends with the cancellation or the deadline; the registry then answers for both.
+        let turn = async { if urgent { None } else { self.long.clone().acquire_owned().await.ok() } };
+        let turn = tokio::select! {
+            turn = turn => turn,
+            () = cancel.cancelled() => None,
+            () = self.shared.clock.sleep_until(cx.deadline) => None,
+        };
+        let end = self.registry.run(&job.kind, cx, job.body.clone()).await;
+        drop(turn);
+        let ms = crate::state::millis(self.shared.clock.mono().since(began));
+        crate::metrics::job_ended(end.is_ok());
+        match &end {
+            Ok(_) => tracing::info!(job = %job.id, kind = job.kind, ms, "job done"),
+            Err(failure) => {
+                tracing::warn!(job = %job.id, kind = job.kind, ms, code = failure.code, doing = failure.doing,
+                    chain = ?failure.chain, "job failed");
+            }
+        }
+        let answer = match end {
+            Ok(output) => Answer::Done { id: job.id.clone(), output },
+            Err(failure) => Answer::Failed { id: job.id.clone(), failure },
+        };
+        // Stopping the agent is no answer: the job is sent again to the next process. An urgent answer does not wait
+        // for the disk: should it be lost with this process, the job is sent and run again.
+        if self.stop.is_cancelled() {
+            return;
+        }
+        if urgent {
+            self.publish(&job.id, &answer);
+            self.store(&answer).await;
+        } else {
+            self.store(&answer).await;
+            self.publish(&job.id, &answer);
+        }
+    }
+
+    fn publish(&self, id: &JobId, answer: &Answer) {
+        locked(&self.answers).insert(id.clone(), answer.clone());
+        locked(&self.running).remove(id);
+        locked(&self.progress).remove(id);
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    async fn store(&self, answer: &Answer) {
+        if let Err(error) = self.shared.spool.put_result(answer.id().as_str(), answer).await {
+            tracing::error!(error = %chain(&error), job = %answer.id(), "an answer cannot be stored");
+        }
+    }
+}

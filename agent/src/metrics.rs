@@ -1,0 +1,158 @@
+//! Every metric of the agent: its name, its labels (closed sets) and its description. Nowhere else is one named.
+#![allow(clippy::disallowed_macros)] // this file is the exception that the ban in clippy.toml is about
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use proto::{
+    report::{Event, HoldKind, OutageKind, Report, Verdict},
+    side::Side,
+};
+
+const BUILD: &str = "pilot_agent_build_info";
+const LINK_UP: &str = "pilot_agent_link_up";
+const LINK_DIALS: &str = "pilot_agent_link_dials_total";
+const DEATHS: &str = "pilot_agent_task_deaths_total";
+const PURGED: &str = "pilot_agent_sessions_purged_total";
+const BLOCKED: &str = "pilot_agent_purge_blocked_total";
+const ENDED: &str = "pilot_agent_sessions_ended_total";
+const RESUBMITTED: &str = "pilot_agent_resubmissions_total";
+const OUTAGE: &str = "pilot_agent_outage_seconds";
+const HELD: &str = "pilot_agent_held_seconds";
+const SCHEMA_CHANGES: &str = "pilot_agent_schema_changes_total";
+const OLD_SIDE_CLIENTS: &str = "pilot_agent_old_side_clients_total";
+const OLD_SIDE_COMMITS: &str = "pilot_agent_old_side_write_commits_total";
+const STANCE: &str = "pilot_agent_stance";
+const SLOT_LAG: &str = "pilot_agent_replication_lag_bytes";
+const SLOT_RETAINED: &str = "pilot_agent_slot_retained_bytes";
+const BACKLOG: &str = "pilot_agent_ingestion_backlog";
+const RATE: &str = "pilot_agent_ingestion_rate";
+const MARKER: &str = "pilot_agent_marker_delay_seconds";
+const WRITABLE: &str = "pilot_agent_probe_writable";
+const RESIDENT: &str = "pilot_agent_resident_bytes";
+const JOBS: &str = "pilot_agent_jobs_total";
+
+/// The stances, as labels.
+const STANCES: [&str; 5] = ["obey", "keep_holding", "release_to_blue", "release_to_green", "fail_open"];
+
+/// Describes them all; once, after the recorder is installed.
+pub fn describe() {
+    describe_gauge!(BUILD, "1, with the version of this agent");
+    describe_gauge!(LINK_UP, "1 while the stream to the coordinator is open");
+    describe_counter!(LINK_DIALS, "Times the coordinator was dialled");
+    describe_counter!(DEATHS, "Deaths of supervised tasks");
+    describe_counter!(PURGED, "Sessions ended because they held slot creation up");
+    describe_counter!(BLOCKED, "Sessions and transactions that the purger met and may not end");
+    describe_counter!(ENDED, "Sessions ended because they would have delayed the cut");
+    describe_counter!(RESUBMITTED, "Verdicts on recorded statements");
+    describe_histogram!(OUTAGE, Unit::Seconds, "Lengths of outages as the probe saw them");
+    describe_histogram!(HELD, Unit::Seconds, "Lengths of holds and ingestion pauses");
+    describe_counter!(SCHEMA_CHANGES, "Times the catalogues of blue and green began to differ");
+    describe_counter!(OLD_SIDE_CLIENTS, "Clients seen on the side that does not serve any more");
+    describe_counter!(OLD_SIDE_COMMITS, "Transactions that wrote to the old side");
+    describe_gauge!(STANCE, "1 for what the agent does now");
+    describe_gauge!(SLOT_LAG, Unit::Bytes, "Bytes that a slot's subscriber has not confirmed");
+    describe_gauge!(SLOT_RETAINED, Unit::Bytes, "WAL that a slot keeps on the disk");
+    describe_gauge!(BACKLOG, "What waits in an ingestion system");
+    describe_gauge!(RATE, "What an ingestion system moves a second");
+    describe_gauge!(MARKER, Unit::Seconds, "From a commit on blue to its sight on green, slowest database");
+    describe_gauge!(WRITABLE, "1 when production accepted the probe's last write, by side");
+    describe_gauge!(RESIDENT, Unit::Bytes, "Resident memory of the agent");
+    describe_counter!(JOBS, "Jobs finished, by outcome");
+    gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+/// The stream to the coordinator opened or closed.
+pub fn link(up: bool) {
+    gauge!(LINK_UP).set(if up { 1.0 } else { 0.0 });
+}
+
+/// The coordinator was dialled.
+pub fn dialled() {
+    counter!(LINK_DIALS).increment(1);
+}
+
+/// A supervised task died.
+pub fn task_died(task: &'static str) {
+    counter!(DEATHS, "task" => task).increment(1);
+}
+
+/// A job ended.
+pub fn job_ended(done: bool) {
+    counter!(JOBS, "outcome" => if done { "done" } else { "failed" }).increment(1);
+}
+
+/// Counts an event.
+pub fn event(event: &Event) {
+    match event {
+        Event::SessionPurged { .. } => counter!(PURGED).increment(1),
+        Event::PurgeBlocked { .. } => counter!(BLOCKED).increment(1),
+        Event::SessionEnded { .. } => counter!(ENDED).increment(1),
+        Event::Resubmission { verdict, .. } => counter!(RESUBMITTED, "verdict" => verdict_name(verdict)).increment(1),
+        Event::Outage { ms, kind, .. } => {
+            let kind = match kind {
+                OutageKind::Write => "write",
+                OutageKind::Read => "read",
+            };
+            histogram!(OUTAGE, "kind" => kind).record(seconds(*ms));
+        }
+        Event::SchemaChanged { .. } => counter!(SCHEMA_CHANGES).increment(1),
+        Event::OldSideClient { .. } => counter!(OLD_SIDE_CLIENTS).increment(1),
+        Event::OldSideWritten { commits, .. } => counter!(OLD_SIDE_COMMITS).increment(*commits),
+        Event::Held { ms, kind, .. } => {
+            let kind = match kind {
+                HoldKind::Gate => "gate",
+                HoldKind::Ingestion => "ingestion",
+            };
+            histogram!(HELD, "kind" => kind).record(seconds(*ms));
+        }
+        Event::PauseCap { .. } | Event::Stance { .. } => {}
+    }
+}
+
+/// Sets the gauges from the newest picture.
+pub fn report(report: &Report) {
+    for slot in report.slots.iter().flat_map(|slots| &slots.slots) {
+        let gauges = [(SLOT_LAG, slot.lag_bytes), (SLOT_RETAINED, slot.retained_bytes)];
+        for (name, value) in gauges {
+            if let Some(bytes) = value {
+                gauge!(name, "slot" => slot.name.clone()).set(bytes as f64);
+            }
+        }
+    }
+    for controller in &report.ingestion {
+        if let Some(backlog) = controller.backlog {
+            gauge!(BACKLOG, "system" => controller.name.clone()).set(backlog as f64);
+        }
+        if let Some(rate) = controller.rate {
+            gauge!(RATE, "system" => controller.name.clone()).set(rate);
+        }
+    }
+    if let Some(ms) = report.marker.as_ref().and_then(|marker| marker.max_ms) {
+        gauge!(MARKER).set(seconds(ms));
+    }
+    for stance in STANCES {
+        gauge!(STANCE, "stance" => stance).set(if report.stance == stance { 1.0 } else { 0.0 });
+    }
+    for (side, name) in [(Side::Blue, "blue"), (Side::Green, "green")] {
+        let writes = report.probe.production.as_ref().is_some_and(|seen| {
+            matches!(&seen.outcome, proto::report::Outcome::Answered { side: Some(s), wrote: true, .. } if *s == side)
+        });
+        gauge!(WRITABLE, "side" => name).set(if writes { 1.0 } else { 0.0 });
+    }
+    if let Some(bytes) = report.resident_bytes {
+        gauge!(RESIDENT).set(bytes as f64);
+    }
+}
+
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1000.0
+}
+
+fn verdict_name(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Resubmitted => "resubmitted",
+        Verdict::AlreadyDone => "already_done",
+        Verdict::CommittedOnBlue => "committed_on_blue",
+        Verdict::Refused { .. } => "refused",
+        Verdict::Unknown { .. } => "unknown",
+    }
+}

@@ -1,0 +1,330 @@
+//! The agent's own memory: one SQLite file, every change on disk before it counts (`synchronous=FULL`).
+//!
+//! Stored, and why:
+//! - `facts`: the watermark `(store, epoch, generation)`, so that a deposed coordinator is refused across restarts; the last
+//!   intent with the moment its window was first held, the moments since which the gate is held and ingestion is paused, and
+//!   whether green took a write, so that a restarted agent knows its stance before it dials and caps count from the first
+//!   moment; the addresses at which recorded servers were first found, because names move at a switchover.
+//! - `results`: what finished jobs answered, until the coordinator acknowledged it and then for a while, because a job id is an
+//!   idempotency key.
+//! - `events`: what must not be lost, numbered, until acknowledged.
+//!
+//! Pause marks are files of their own beside it (`ingestion`). Secrets and statements are never stored here.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use proto::{epoch::Watermark, intent::Intent, report::Event};
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::{oneshot, watch};
+
+/// Why the spool could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    #[error("the state file {path} cannot be opened")]
+    Open { path: String, source: rusqlite::Error },
+    #[error("the state file cannot be {doing}")]
+    Sql { doing: &'static str, source: rusqlite::Error },
+    #[error("what is stored as {key:?} cannot be read; move the state file away to start anew")]
+    Content { key: &'static str, source: serde_json::Error },
+    #[error("the spool's thread has ended")]
+    Gone,
+}
+
+/// What an agent is woken with.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Memory {
+    pub watermark: Option<Watermark>,
+    pub intent: Option<Intent>,
+    pub window_held_since: Option<Timestamp>,
+    pub held_since: Option<Timestamp>,
+    pub paused_since: Option<Timestamp>,
+    /// The upgrade during whose window green took a write of this agent.
+    pub green_took_write: Option<String>,
+    pub addresses: BTreeMap<String, std::net::IpAddr>,
+}
+
+/// Names of single facts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    Watermark,
+    Intent,
+    WindowHeldSince,
+    HeldSince,
+    PausedSince,
+    GreenTookWrite,
+    Addresses,
+}
+
+impl Key {
+    fn name(self) -> &'static str {
+        match self {
+            Key::Watermark => "watermark",
+            Key::Intent => "intent",
+            Key::WindowHeldSince => "window_held_since",
+            Key::HeldSince => "held_since",
+            Key::PausedSince => "paused_since",
+            Key::GreenTookWrite => "green_took_write",
+            Key::Addresses => "addresses",
+        }
+    }
+}
+
+type Work = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// The open spool. Cheap to clone; one thread of its own does the work, in order.
+#[derive(Clone)]
+pub struct Spool {
+    work: mpsc::SyncSender<Work>,
+    next_event: Arc<AtomicU64>,
+    /// Events that are on disk and not acknowledged, by number.
+    unacknowledged: Arc<Mutex<BTreeMap<u64, String>>>,
+    stored: watch::Sender<u64>,
+}
+
+/// Works that may wait for the disk at once; more make the caller wait.
+const QUEUE: usize = 256;
+/// Acknowledged results that are kept.
+const RESULTS_KEPT: u32 = 500;
+
+const SCHEMA: &str = "
+    create table if not exists facts (key text primary key, value text not null) strict;
+    create table if not exists results (job text primary key, answer text not null, acknowledged integer not null) strict;
+    create table if not exists events (n integer primary key autoincrement, body text not null) strict;";
+
+impl Spool {
+    /// Opens or makes the file and starts its thread, which ends when the last clone is dropped.
+    pub fn open(path: &Path) -> Result<Spool, SpoolError> {
+        let failed = |source| SpoolError::Open { path: path.display().to_string(), source };
+        let connection = Connection::open(path).map_err(failed)?;
+        connection.busy_timeout(Duration::from_secs(2)).map_err(failed)?;
+        let setup = "pragma journal_mode = wal; pragma synchronous = full; pragma cache_size = -256;";
+        connection.execute_batch(setup).map_err(failed)?;
+        connection.execute_batch(SCHEMA).map_err(failed)?;
+        let last: Option<i64> = connection
+            .query_row("select seq from sqlite_sequence where name = 'events'", [], |row| row.get(0))
+            .optional()
+            .map_err(failed)?;
+        let events = read_events(&connection).map_err(failed)?;
+        let (work, queue) = mpsc::sync_channel::<Work>(QUEUE);
+        let mut connection = connection;
+        let thread = std::thread::Builder::new().name("spool".into()).spawn(move || {
+            for work in queue {
+                work(&mut connection);
+            }
+        });
+        drop(thread.map_err(|error| failed(rusqlite::Error::ToSqlConversionFailure(Box::new(error))))?);
+        Ok(Spool {
+            work,
+            next_event: Arc::new(AtomicU64::new(last.map_or(0, number) + 1)),
+            unacknowledged: Arc::new(Mutex::new(events)),
+            stored: watch::Sender::new(0),
+        })
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, SpoolError> {
+        let (answer, done) = oneshot::channel();
+        self.work
+            .send(Box::new(move |connection| {
+                // The asker may have gone; the work is done all the same.
+                let _nobody_waits = answer.send(work(connection));
+            }))
+            .map_err(|_| SpoolError::Gone)?;
+        done.await.map_err(|_| SpoolError::Gone)?.map_err(|source| SpoolError::Sql { doing, source })
+    }
+
+    /// Everything single that was stored.
+    pub async fn wake(&self) -> Result<Memory, SpoolError> {
+        let facts: BTreeMap<String, String> = self
+            .call("read", |connection| {
+                let mut rows = connection.prepare("select key, value from facts")?;
+                rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+            })
+            .await?;
+        Ok(Memory {
+            watermark: parse(&facts, Key::Watermark)?,
+            intent: parse(&facts, Key::Intent)?,
+            window_held_since: parse(&facts, Key::WindowHeldSince)?,
+            held_since: parse(&facts, Key::HeldSince)?,
+            paused_since: parse(&facts, Key::PausedSince)?,
+            green_took_write: parse(&facts, Key::GreenTookWrite)?,
+            addresses: parse(&facts, Key::Addresses)?.unwrap_or_default(),
+        })
+    }
+
+    /// Stores one fact; on disk when this returns.
+    pub async fn put<T: Serialize>(&self, key: Key, value: &T) -> Result<(), SpoolError> {
+        let text = to_text(key.name(), value)?;
+        self.call("written", move |connection| store(connection, key, &text)).await
+    }
+
+    /// Removes one fact, without waiting for the disk: for what may be forgotten late.
+    pub fn forget_soon(&self, key: Key) {
+        let sent = self.work.send(Box::new(move |connection| {
+            let gone = connection.execute("delete from facts where key = ?1", params![key.name()]);
+            if let Err(error) = gone {
+                tracing::error!(%error, key = key.name(), "a fact cannot be removed from the state file");
+            }
+        }));
+        if sent.is_err() {
+            tracing::error!(key = key.name(), "the spool's thread has ended");
+        }
+    }
+
+    /// Stores an intent with the watermark it raises, in one transaction.
+    pub async fn put_intent(&self, watermark: &Watermark, intent: &Intent) -> Result<(), SpoolError> {
+        let mark = to_text("watermark", watermark)?;
+        let body = to_text("intent", intent)?;
+        self.call("written", move |connection| {
+            let transaction = connection.transaction()?;
+            store(&transaction, Key::Watermark, &mark)?;
+            store(&transaction, Key::Intent, &body)?;
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// Forgets whom this agent obeyed: the next coordinator may be of another store. An operator's act.
+    pub async fn rebind(&self) -> Result<(), SpoolError> {
+        self.call("written", |connection| {
+            connection.execute("delete from facts where key in ('watermark', 'intent')", []).map(drop)
+        })
+        .await
+    }
+
+    /// Keeps what a job answered.
+    pub async fn put_result<T: Serialize>(&self, job: &str, answer: &T) -> Result<(), SpoolError> {
+        let (job, answer) = (job.to_owned(), to_text("result", answer)?);
+        self.call("written", move |connection| {
+            let sql = "insert into results (job, answer, acknowledged) values (?1, ?2, 0)
+                       on conflict (job) do update set answer = excluded.answer, acknowledged = 0";
+            connection.execute(sql, params![job, answer]).map(drop)
+        })
+        .await
+    }
+
+    /// What a job answered before, acknowledged or not.
+    pub async fn result<T: DeserializeOwned>(&self, job: &str) -> Result<Option<T>, SpoolError> {
+        let job = job.to_owned();
+        let text: Option<String> = self
+            .call("read", move |connection| {
+                connection
+                    .query_row("select answer from results where job = ?1", params![job], |row| row.get(0))
+                    .optional()
+            })
+            .await?;
+        text.map(|text| from_text("result", &text)).transpose()
+    }
+
+    /// Results that nobody acknowledged, oldest first.
+    pub async fn unacknowledged_results<T: DeserializeOwned>(&self) -> Result<Vec<T>, SpoolError> {
+        let texts: Vec<String> = self
+            .call("read", |connection| {
+                let mut rows =
+                    connection.prepare("select answer from results where acknowledged = 0 order by rowid limit 1000")?;
+                rows.query_map([], |row| row.get(0))?.collect()
+            })
+            .await?;
+        texts.iter().map(|text| from_text("result", text)).collect()
+    }
+
+    /// The coordinator has the result.
+    pub async fn acknowledge_result(&self, job: &str) -> Result<(), SpoolError> {
+        let job = job.to_owned();
+        self.call("written", move |connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute("update results set acknowledged = 1 where job = ?1", params![job])?;
+            let prune = "delete from results where acknowledged = 1 and rowid <=
+                         (select max(rowid) from results) - ?1";
+            transaction.execute(prune, params![RESULTS_KEPT])?;
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// Takes an event over. It gets its number now and is sent once it is on disk.
+    pub fn append(&self, event: &Event) {
+        let Ok(body) = serde_json::to_string(event) else {
+            tracing::error!("an event has no JSON form and is lost");
+            return;
+        };
+        let n = self.next_event.fetch_add(1, Ordering::SeqCst);
+        let (unacknowledged, stored) = (self.unacknowledged.clone(), self.stored.clone());
+        let sent = self.work.send(Box::new(move |connection| {
+            let written = connection.execute("insert into events (n, body) values (?1, ?2)", params![column(n), body]);
+            if let Err(error) = written {
+                tracing::error!(%error, n, "an event could not be stored; it is sent all the same");
+            }
+            unacknowledged.lock().unwrap_or_else(PoisonError::into_inner).insert(n, body);
+            stored.send_replace(n);
+        }));
+        if sent.is_err() {
+            tracing::error!(n, "the spool's thread has ended and an event is lost");
+        }
+    }
+
+    /// Events not acknowledged, above `after`, oldest first, at most `limit`.
+    pub fn events_after(&self, after: u64, limit: usize) -> Vec<(u64, String)> {
+        let events = self.unacknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        events.range(after + 1..).take(limit).map(|(n, body)| (*n, body.clone())).collect()
+    }
+
+    /// Changes whenever an event was stored.
+    pub fn stored(&self) -> watch::Receiver<u64> {
+        self.stored.subscribe()
+    }
+
+    /// The coordinator has the event.
+    pub async fn acknowledge_event(&self, n: u64) -> Result<(), SpoolError> {
+        self.unacknowledged.lock().unwrap_or_else(PoisonError::into_inner).remove(&n);
+        self.call("written", move |connection| {
+            connection.execute("delete from events where n = ?1", params![column(n)]).map(drop)
+        })
+        .await
+    }
+}
+
+fn read_events(connection: &Connection) -> rusqlite::Result<BTreeMap<u64, String>> {
+    let mut rows = connection.prepare("select n, body from events")?;
+    rows.query_map([], |row| Ok((number(row.get(0)?), row.get(1)?)))?.collect()
+}
+
+/// SQLite's integers are signed; our numbers start at 1 and never come near the end.
+fn column(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn number(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
+
+fn store(connection: &Connection, key: Key, value: &str) -> rusqlite::Result<()> {
+    let sql = "insert into facts (key, value) values (?1, ?2) on conflict (key) do update set value = excluded.value";
+    connection.execute(sql, params![key.name(), value]).map(drop)
+}
+
+fn to_text<T: Serialize>(key: &'static str, value: &T) -> Result<String, SpoolError> {
+    serde_json::to_string(value).map_err(|source| SpoolError::Content { key, source })
+}
+
+fn from_text<T: DeserializeOwned>(key: &'static str, text: &str) -> Result<T, SpoolError> {
+    serde_json::from_str(text).map_err(|source| SpoolError::Content { key, source })
+}
+
+fn parse<T: DeserializeOwned>(facts: &BTreeMap<String, String>, key: Key) -> Result<Option<T>, SpoolError> {
+    facts.get(key.name()).map(|text| from_text(key.name(), text)).transpose()
+}
