@@ -24,6 +24,8 @@ mod snapshots;
 mod state;
 mod switchover;
 mod tags;
+#[cfg(test)]
+mod tests;
 mod versions;
 
 use std::net::IpAddr;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::cloud::network::Doors;
 use crate::cloud::provision::{self, Live};
@@ -83,20 +83,21 @@ async fn cut(cloud: &Cloud, identifier: &str, timeout: Duration) -> Result<(), M
     let sides = live.sides();
     let gates = [&blue_doors, &green_doors].map(|d| [d.writer.clone(), d.reader.clone()]).concat();
     let (opened, is_open) = watch::channel(false);
-    let (phases, heard) = mpsc::unbounded_channel();
-    let teller = tell(cloud, identifier, heard);
-    let progress = Arc::new(move |phase: Phase| {
-        if phase >= Phase::Open {
-            opened.send_replace(true);
-        }
-        // Nobody listens any more once the lab stops.
-        let _ = phases.send(phase);
-    });
+    let progress = {
+        let (cloud, identifier) = (cloud.clone(), identifier.to_owned());
+        Arc::new(move |phase: Phase| match phase {
+            Phase::WritesStopped => write_metadata(&cloud, &identifier, "SWITCHOVER_IN_PROGRESS"),
+            Phase::Open => drop(opened.send_replace(true)),
+            _ => {}
+        })
+    };
+    set_metadata(cloud, identifier, "SWITCHOVER_INITIATED").await;
     after_open(cloud, identifier, &blue_doors, is_open);
     let immediate = cloud.settings().timings.names_delay.is_zero();
     let moved = || async {
-        planned.play(cloud).await?;
+        planned.play(cloud, timeout).await?;
         rename(cloud, identifier).map_err(|error| format!("{error:#}"))?;
+        write_metadata(cloud, identifier, "SWITCHOVER_IN_POST_PROCESSING");
         if immediate {
             blue_doors.lead_to(&sides.green);
         }
@@ -104,7 +105,6 @@ async fn cut(cloud: &Cloud, identifier: &str, timeout: Duration) -> Result<(), M
     };
     let limits = Limits::for_timeout(timeout);
     let outcome = switchover::run(&sides, &limits, &gates, progress, cloud.stopping(), moved).await;
-    teller.await;
     match outcome {
         Ok(report) => {
             let millis = report.writes_stopped.as_millis();
@@ -164,8 +164,11 @@ impl Planned {
         Self { fails, stall }
     }
 
-    async fn play(&self, cloud: &Cloud) -> Result<(), String> {
-        cloud.clock().sleep(self.stall).await;
+    async fn play(&self, cloud: &Cloud, timeout: Duration) -> Result<(), String> {
+        cloud.clock().sleep(self.stall.min(timeout)).await;
+        if self.stall >= timeout {
+            return Err(format!("the switchover timeout of {} seconds was reached", timeout.as_secs()));
+        }
         self.fails.clone().map_or(Ok(()), Err)
     }
 
@@ -192,30 +195,20 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Passes the phases on to what the servers answer about the deployment. It runs beside the cut and never holds it up.
-async fn tell_phases(cloud: Cloud, identifier: String, mut heard: mpsc::UnboundedReceiver<Phase>) {
-    while let Some(mut phase) = heard.recv().await {
-        while let Ok(later) = heard.try_recv() {
-            phase = later;
+/// Writes what the servers answer about the deployment without a reload of its own: the cut reloads them in a moment, so
+/// that a status and what it stands for become visible together.
+fn write_metadata(cloud: &Cloud, identifier: &str, status: &'static str) {
+    let told = {
+        let mut state = cloud.state();
+        let Ok(deployment) = state.deployment_mut(identifier) else { return };
+        deployment.metadata = Some(status);
+        let sides = [deployment.blue.clone(), deployment.green.clone().unwrap_or_default()];
+        servers::identities(&state, &[&sides[0], &sides[1]])
+    };
+    for (server, identity) in told {
+        if let Err(error) = server.set_identity(identity) {
+            tracing::warn!(server = server.name(), error = error.chain(), "a server was not told who it is");
         }
-        let status = match phase {
-            Phase::Guardrails => "SWITCHOVER_INITIATED",
-            Phase::WritesStopped | Phase::ConnectionsDropped | Phase::CatchUp | Phase::Move => "SWITCHOVER_IN_PROGRESS",
-            Phase::Open | Phase::CleanUp => "SWITCHOVER_IN_POST_PROCESSING",
-        };
-        set_metadata(&cloud, &identifier, status).await;
-    }
-}
-
-fn tell(cloud: &Cloud, identifier: &str, heard: mpsc::UnboundedReceiver<Phase>) -> impl Future<Output = ()> + use<> {
-    let (done, wait) = tokio::sync::oneshot::channel();
-    let (task, identifier) = (cloud.clone(), identifier.to_owned());
-    cloud.spawn(async move {
-        tell_phases(task, identifier, heard).await;
-        let _ = done.send(());
-    });
-    async move {
-        let _ = wait.await;
     }
 }
 
