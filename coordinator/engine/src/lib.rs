@@ -32,3 +32,6 @@ pub use monitor::{Monitor, MonitorCx, Monitors};
 pub use plan::{Plan, PlanShape, Restart, Retry};
 pub use state::{Alarms, Mode, Pivot, State, Status, StepState};
 pub use step::{Domain, Gate, Look, Reversal, Settled, Step, Unit, Wait, Why};
+
+#[cfg(test)]
+mod tests;

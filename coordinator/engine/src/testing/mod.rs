@@ -4,7 +4,9 @@
 mod contract;
 mod given;
 mod journal;
+mod matrix;
 
 pub use contract::journal_contract;
 pub use given::Given;
 pub use journal::{LossyJournal, MemoryJournal, When};
+pub use matrix::{Played, Report, Scene, Verdict, conformance, crash_matrix, play};

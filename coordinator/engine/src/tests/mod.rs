@@ -1,0 +1,9 @@
+//! The engine's own tests, on a toy domain.
+
+mod boundary;
+mod driving;
+mod folding;
+mod limits;
+mod people;
+mod suites;
+mod toy;
