@@ -1,8 +1,8 @@
-//! Every code that an operator can meet from this binary, beside the engine's own (`engine::codes`, PU09xx) and the agents'.
+//! The codes of the coordinator's body: bad input, and trouble with agents and their stream. The steps have theirs in
+//! `steps/codes.rs` (01xx to 08xx), the engine in `engine::failure::codes` (09xx), the agents beside their jobs.
 //!
 //! A code is never renamed or reused. Each has a page `deploy/runbook/<code>.md`, compiled in for `pilot explain`; a test
-//! checks that it exists. Ranges: 00xx preflight and bad input, 01xx agents and their stream, 02xx RDS and CloudWatch,
-//! 03xx steps before the switchover, 04xx the switchover, 05xx after it, 06xx monitors, 07xx jobs on the agent.
+//! checks that it exists.
 
 use engine::Code;
 
@@ -29,23 +29,23 @@ codes! {
     OTHER_VERSION = "PU0006";
 
     /// No agent of the cluster is connected.
-    NO_LEAD = "PU0101";
+    NO_LEAD = "PU0011";
     /// An agent did not settle what it was told in time.
-    AGENT_SILENT = "PU0102";
+    AGENT_SILENT = "PU0012";
     /// An agent refused what it was told.
-    INTENT_REFUSED = "PU0103";
+    INTENT_REFUSED = "PU0013";
     /// An agent refused a job, or failed it without a code.
-    JOB_REFUSED = "PU0104";
+    JOB_REFUSED = "PU0014";
     /// An agent did not answer for a job in time.
-    JOB_SILENT = "PU0105";
+    JOB_SILENT = "PU0015";
     /// A job's answer is not of the shape it should have.
-    JOB_ANSWER = "PU0106";
+    JOB_ANSWER = "PU0016";
     /// The newest wish for the agents could not be kept.
-    WISH_NOT_KEPT = "PU0107";
+    WISH_NOT_KEPT = "PU0017";
     /// A job was asked for before the servers were known.
-    NO_TARGETS = "PU0108";
+    NO_TARGETS = "PU0018";
     /// Agents were to be told something outside an upgrade.
-    NO_UPGRADE = "PU0109";
+    NO_UPGRADE = "PU0019";
     /// An agent claims a cluster that it is not bound to.
-    FOREIGN_AGENT = "PU0110";
+    FOREIGN_AGENT = "PU0020";
 }

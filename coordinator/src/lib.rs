@@ -2,11 +2,13 @@
 //! the web page. The server and the `pilot` command are one binary; this library is its body.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod cloudwatch;
 pub mod codes;
+pub mod config;
 pub mod drivers;
 pub mod link;
-mod metrics;
+pub mod metrics;
 pub mod monitors;
 pub mod operator;
 pub mod preflight;
@@ -16,4 +18,5 @@ pub mod spec;
 pub mod steps;
 pub mod store;
 pub mod topology;
+pub mod web;
 pub mod world;

@@ -113,7 +113,9 @@ pub fn job_id(run: &str, step: &str, attempt: u32, key: &str) -> Result<JobId, F
 /// # Errors
 /// Permanent, when the run was not made by this program.
 pub fn upgrade_id(run: &engine::RunId) -> Result<UpgradeId, Failure> {
-    run.as_str().parse().map_err(|error| Failure::permanent(codes::NO_UPGRADE, "reading the upgrade's id").caused_by(&error))
+    run.as_str()
+        .parse()
+        .map_err(|error| Failure::permanent(codes::NO_UPGRADE, "reading the upgrade's id").caused_by(&error))
 }
 
 /// A unit as the engine shows it; one that is not known here counts items.

@@ -285,9 +285,9 @@ impl Agents {
     /// # Errors
     /// As [`Agents::publish`]; Permanent, when there is no wish to change.
     pub async fn amend(&self, change: impl FnOnce(&mut Wish) + Send) -> Result<Generation, Failure> {
-        let mut wish = self
-            .wish()
-            .ok_or_else(|| Failure::permanent(codes::NO_UPGRADE, "changing what the agents are told: nothing was said yet"))?;
+        let mut wish = self.wish().ok_or_else(|| {
+            Failure::permanent(codes::NO_UPGRADE, "changing what the agents are told: nothing was said yet")
+        })?;
         change(&mut wish);
         self.publish(wish).await
     }
@@ -323,7 +323,9 @@ impl Agents {
                     Settled::Waiting(_) => heard.changed().await,
                     Settled::All => return Ok(()),
                     Settled::Refused { agent, reason } => {
-                        return Err(Failure::transient(codes::INTENT_REFUSED, format!("agent {agent} refused")).because(reason));
+                        return Err(
+                            Failure::transient(codes::INTENT_REFUSED, format!("agent {agent} refused")).because(reason)
+                        );
                     }
                 }
             }
@@ -366,7 +368,8 @@ impl Inner {
     fn same_wish(&self, wish: &Wish) -> Option<Generation> {
         let intent = self.intent.as_ref()?;
         let said = (intent.epoch, intent.generation);
-        let refused = self.agents.values().any(|agent| agent.refused.as_ref().is_some_and(|(e, g, _)| (*e, *g) == said));
+        let refused =
+            self.agents.values().any(|agent| agent.refused.as_ref().is_some_and(|(e, g, _)| (*e, *g) == said));
         (self.wish.as_ref() == Some(wish) && intent.epoch == self.epoch && !refused).then_some(intent.generation)
     }
 }
@@ -424,9 +427,10 @@ impl Agents {
         let lead = inner.lead(now, self.table.lease).ok_or_else(|| {
             Failure::transient(codes::NO_LEAD, doing()).because("no agent of this cluster is connected")
         })?;
-        let targets = inner.targets.clone().ok_or_else(|| {
-            Failure::permanent(codes::NO_TARGETS, doing()).because("the servers are not known yet")
-        })?;
+        let targets = inner
+            .targets
+            .clone()
+            .ok_or_else(|| Failure::permanent(codes::NO_TARGETS, doing()).because("the servers are not known yet"))?;
         let body = serde_json::to_value(body)
             .map_err(|error| Failure::permanent(codes::JOB_ANSWER, doing()).caused_by(&error))?;
         let on = Expected { side, production: targets.production, blue: targets.blue, green: targets.green };
@@ -483,8 +487,9 @@ impl Agents {
 fn answer<J: JobKind>(id: &JobId, side: Side, state: JobState) -> Result<J::Output, Failure> {
     let doing = format!("job {} ({id}) on {side:?}", J::KIND);
     match state {
-        JobState::Done(output) => serde_json::from_value(output)
-            .map_err(|error| Failure::permanent(codes::JOB_ANSWER, format!("reading the answer of {doing}")).caused_by(&error)),
+        JobState::Done(output) => serde_json::from_value(output).map_err(|error| {
+            Failure::permanent(codes::JOB_ANSWER, format!("reading the answer of {doing}")).caused_by(&error)
+        }),
         JobState::Refused { code, reason } => {
             let code = Code::parse(&code).unwrap_or(codes::JOB_REFUSED);
             Err(Failure::transient(code, format!("{doing} was refused")).because(reason))

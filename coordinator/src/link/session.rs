@@ -64,9 +64,9 @@ impl Session {
             self.over = true;
             return None;
         }
-        let message = inner.next_for(&self.agent, self.told, &mut self.sent).or_else(|| {
-            inner.closing.clone().map(|address| ToAgent::Goodbye { address, after_ms: 250 })
-        })?;
+        let message = inner
+            .next_for(&self.agent, self.told, &mut self.sent)
+            .or_else(|| inner.closing.clone().map(|address| ToAgent::Goodbye { address, after_ms: 250 }))?;
         match &message {
             ToAgent::Intent(intent) => self.told = Some((intent.epoch, intent.generation)),
             ToAgent::Goodbye { .. } => self.over = true,

@@ -211,7 +211,9 @@ impl Inner {
                     agent.outbox.push_back(ToAgent::LeaseRenewed { sequence, epoch });
                 }
             }
-            FromAgent::IntentApplied { epoch, generation } => agent.applied = agent.applied.max(Some((epoch, generation))),
+            FromAgent::IntentApplied { epoch, generation } => {
+                agent.applied = agent.applied.max(Some((epoch, generation)))
+            }
             FromAgent::IntentRefused { epoch, generation, reason } => agent.refused = Some((epoch, generation, reason)),
             FromAgent::Report(report) => agent.report = Some((now, Arc::from(report))),
             FromAgent::Event { n, event } => return self.hear_event(from, n, event),
@@ -221,7 +223,9 @@ impl Inner {
                     job.progress = Some(progress);
                 }
             }
-            FromAgent::JobRefused { id, code, reason } => self.job_ended(now, from, id, JobState::Refused { code, reason }),
+            FromAgent::JobRefused { id, code, reason } => {
+                self.job_ended(now, from, id, JobState::Refused { code, reason })
+            }
             FromAgent::JobDone { id, output } => self.job_ended(now, from, id, JobState::Done(output)),
             FromAgent::JobFailed { id, failure } => self.job_ended(now, from, id, JobState::Failed(failure)),
         }
@@ -299,7 +303,8 @@ impl Inner {
             && let Some(agent) = self.agents.get(lead)
         {
             let silent = agent.session.is_none() && now.since(agent.heard_at) > lease;
-            let busy = self.jobs.values().any(|job| job.agent == *lead && !job.state.is_finished() && now < job.until + lease);
+            let busy =
+                self.jobs.values().any(|job| job.agent == *lead && !job.state.is_finished() && now < job.until + lease);
             if !silent || busy {
                 return;
             }

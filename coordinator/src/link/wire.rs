@@ -19,7 +19,7 @@ pub(crate) use proto::wire::{FromAgent as WireFrom, ToAgent as WireTo};
 /// A message that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message} cannot be read: {reason}")]
-pub struct WireError {
+pub(crate) struct WireError {
     message: &'static str,
     reason: String,
 }

@@ -4,5 +4,5 @@ mod samples;
 mod sqlite;
 mod worker;
 
-pub use samples::Sample;
+pub use samples::{About, Sample};
 pub use sqlite::{OpenError, SqliteStore};

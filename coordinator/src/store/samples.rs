@@ -1,4 +1,4 @@
-//! What is kept beside the journals: the roster and newest wish of a run, and the bounded samples that charts read.
+//! What is kept beside the journals: what was fixed about a run and the newest wish of it, and the bounded samples that charts read.
 //! Nothing decides on any of it but the restart of a driver, which says the newest wish again.
 
 use engine::{JournalError, RunId, Subject};
@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use proto::ids::{AgentId, UpgradeId};
 use rusqlite::{OptionalExtension, params};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::sqlite::{Refusal, SqliteStore};
@@ -24,8 +24,21 @@ pub struct Sample {
     pub value: f64,
 }
 
+/// What was fixed when a run was created and is no fact of the engine's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct About {
+    /// The agents that must settle every intent.
+    pub roster: Vec<AgentId>,
+    pub from_version: String,
+    pub to_version: String,
+    pub asked_by: String,
+    /// Of the plan that was shown.
+    pub plan_digest: String,
+}
+
 impl SqliteStore {
-    /// Creates a run with its roster.
+    /// Creates a run with what is kept about it.
     ///
     /// # Errors
     /// As `Journal::create`.
@@ -35,36 +48,30 @@ impl SqliteStore {
         id: &RunId,
         at: Timestamp,
         created: Value,
-        roster: &[AgentId],
+        about: &About,
     ) -> Result<(), JournalError> {
-        let names: Vec<&str> = roster.iter().map(AgentId::as_str).collect();
-        let roster = Value::from(names).to_string();
-        self.create_with(subject.clone(), id.clone(), at, created, roster).await
+        let about = serde_json::to_string(about).map_err(unreadable)?;
+        self.create_with(subject.clone(), id.clone(), at, created, about).await
     }
 
-    /// Who must settle what this run tells its agents, and the newest wish.
+    /// What was kept about a run, and the newest wish told to its agents.
     ///
     /// # Errors
     /// When the store fails, or there is no such run.
-    pub async fn roster_and_wish(&self, id: &RunId) -> Result<(Vec<AgentId>, Option<Wish>), JournalError> {
+    pub async fn about(&self, id: &RunId) -> Result<(About, Option<Wish>), JournalError> {
         let key = id.clone();
-        let (roster, wish) = self
-            .tx("reading a run's agents", move |tx| {
-                let row = tx
-                    .query_row("select roster, wish from runs where id = ?1", [key.as_str()], |row| {
-                        Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?))
-                    })
-                    .optional()?;
-                row.ok_or_else(|| Refusal::Journal(JournalError::NoSuchRun(key)))
-            })
-            .await?;
-        let unreadable = |error: serde_json::Error| JournalError::Store {
-            doing: "reading a run's agents".to_owned(),
-            source: Box::new(error),
+        let read = move |tx: &rusqlite::Transaction<'_>| {
+            let row = tx
+                .query_row("select about, wish from runs where id = ?1", [key.as_str()], |row| {
+                    Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?))
+                })
+                .optional()?;
+            row.ok_or_else(|| Refusal::Journal(JournalError::NoSuchRun(key)))
         };
-        let roster = serde_json::from_str(&roster).map_err(unreadable)?;
-        let wish = wish.map(|wish| serde_json::from_str(&wish).map_err(unreadable)).transpose()?;
-        Ok((roster, wish))
+        let (about, wish) = self.tx("reading about a run", read).await?;
+        let about = serde_json::from_str(&about).map_err(unreadable)?;
+        let wish = wish.map(|wish| serde_json::from_str(&wish)).transpose().map_err(unreadable)?;
+        Ok((about, wish))
     }
 
     /// Adds samples; the oldest of the run go when there are too many.
@@ -74,7 +81,8 @@ impl SqliteStore {
     pub async fn add_samples(&self, id: &RunId, samples: Vec<Sample>) -> Result<(), JournalError> {
         let id = id.clone();
         self.tx("keeping samples", move |tx| {
-            let mut insert = tx.prepare_cached("insert into samples (run, at_ms, name, value) values (?1, ?2, ?3, ?4)")?;
+            let mut insert =
+                tx.prepare_cached("insert into samples (run, at_ms, name, value) values (?1, ?2, ?3, ?4)")?;
             for sample in &samples {
                 insert.execute(params![id.as_str(), sample.at_ms, sample.name, sample.value])?;
             }
@@ -98,11 +106,16 @@ impl SqliteStore {
                 "select at_ms, name, value from (select n, at_ms, name, value from samples where run = ?1 \
                  order by n desc limit ?2) order by n",
             )?;
-            let sample = |row: &rusqlite::Row<'_>| Ok(Sample { at_ms: row.get(0)?, name: row.get(1)?, value: row.get(2)? });
+            let sample =
+                |row: &rusqlite::Row<'_>| Ok(Sample { at_ms: row.get(0)?, name: row.get(1)?, value: row.get(2)? });
             Ok(statement.query_map(params![id.as_str(), limit], sample)?.collect::<Result<Vec<_>, _>>()?)
         })
         .await
     }
+}
+
+fn unreadable(error: serde_json::Error) -> JournalError {
+    JournalError::Store { doing: "reading what is kept about a run".to_owned(), source: Box::new(error) }
 }
 
 impl WishKeeper for SqliteStore {

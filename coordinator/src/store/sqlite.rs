@@ -5,7 +5,7 @@
 //! - `leases` and the epoch counter in `store`: who may append. With one process per file (a lock file refuses a second
 //!   one) the leases found at the start belong to a process that is gone, and are dropped.
 //! - `asks`: what people asked for, so that a wish survives the moment in which no driver runs.
-//! - `runs.roster` and `runs.wish`: who must settle what, and the newest thing they were told, so that a restarted
+//! - `runs.about` and `runs.wish`: who must settle what, and the newest thing they were told, so that a restarted
 //!   coordinator can say the same again or take it back. Nothing decides on them.
 //! - `samples`: measurements for charts; bounded; nothing decides on them.
 //!
@@ -18,7 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::{
-    Append, AskRow, Epoch, Holder, Journal, JournalError, JournalRead, Outcome, Record, RunFilter, RunId, RunInfo, Seq, Subject,
+    Append, AskRow, Epoch, Holder, Journal, JournalError, JournalRead, Outcome, Record, RunFilter, RunId, RunInfo, Seq,
+    Subject,
 };
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -277,7 +278,12 @@ impl JournalRead for SqliteStore {
         Box::pin(self.tx("reading a run", move |tx| run_row(tx, &id)?.info()))
     }
 
-    fn read_from<'a>(&'a self, id: &'a RunId, from: Seq, limit: usize) -> BoxFuture<'a, Result<Vec<Record>, JournalError>> {
+    fn read_from<'a>(
+        &'a self,
+        id: &'a RunId,
+        from: Seq,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Record>, JournalError>> {
         let id = id.clone();
         Box::pin(self.tx("reading a journal", move |tx| {
             run_row(tx, &id)?;
@@ -287,7 +293,12 @@ impl JournalRead for SqliteStore {
             )?;
             let rows = statement
                 .query_map(params![id.as_str(), number(from.0)?, limit], |row| {
-                    Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?, row.get::<_, String>(3)?))
+                    Ok((
+                        row.get::<_, i64>(0)?,
+                        row.get::<_, i64>(1)?,
+                        row.get::<_, String>(2)?,
+                        row.get::<_, String>(3)?,
+                    ))
                 })?
                 .collect::<Result<Vec<_>, _>>()?;
             let record = |(seq, epoch, at, fact): (i64, i64, String, String)| {
@@ -320,7 +331,7 @@ impl Journal for SqliteStore {
         at: Timestamp,
         created: &'a Value,
     ) -> BoxFuture<'a, Result<(), JournalError>> {
-        Box::pin(self.create_with(subject.clone(), id.clone(), at, created.clone(), "[]".to_owned()))
+        Box::pin(self.create_with(subject.clone(), id.clone(), at, created.clone(), "{}".to_owned()))
     }
 
     fn append<'a>(&'a self, append: Append<'a>) -> BoxFuture<'a, Result<(), JournalError>> {
@@ -332,8 +343,11 @@ impl Journal for SqliteStore {
                 if !holds(tx, &run.subject, epoch, now_ms)? {
                     return Err(JournalError::Fenced(epoch).into());
                 }
-                let next: i64 =
-                    tx.query_row("select coalesce(max(seq) + 1, 0) from facts where run = ?1", [key.as_str()], |row| row.get(0))?;
+                let next: i64 = tx.query_row(
+                    "select coalesce(max(seq) + 1, 0) from facts where run = ?1",
+                    [key.as_str()],
+                    |row| row.get(0),
+                )?;
                 if unsigned(next) != seq.0 {
                     return Err(JournalError::Taken(seq).into());
                 }
@@ -374,7 +388,12 @@ impl Journal for SqliteStore {
         }))
     }
 
-    fn renew<'a>(&'a self, subject: &'a Subject, epoch: Epoch, ttl: Duration) -> BoxFuture<'a, Result<(), JournalError>> {
+    fn renew<'a>(
+        &'a self,
+        subject: &'a Subject,
+        epoch: Epoch,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<(), JournalError>> {
         let (subject, now_ms) = (subject.0.clone(), self.clock.now().as_millisecond());
         Box::pin(self.tx("renewing a lease", move |tx| {
             if !holds(tx, &subject, epoch, now_ms)? {
@@ -400,7 +419,13 @@ impl Journal for SqliteStore {
                 run_row(tx, &key)?;
                 tx.execute(
                     "insert into asks (run, ask, by, at, request) values (?1, ?2, ?3, ?4, ?5) on conflict do nothing",
-                    params![key.as_str(), row.ask.as_str(), row.by.as_str(), row.at.to_string(), row.request.to_string()],
+                    params![
+                        key.as_str(),
+                        row.ask.as_str(),
+                        row.by.as_str(),
+                        row.at.to_string(),
+                        row.request.to_string()
+                    ],
                 )?;
                 Ok(())
             };
@@ -417,7 +442,12 @@ impl Journal for SqliteStore {
             let mut statement = tx.prepare_cached("select ask, by, at, request from asks where run = ?1 order by n")?;
             let rows = statement
                 .query_map([id.as_str()], |row| {
-                    Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?, row.get::<_, String>(3)?))
+                    Ok((
+                        row.get::<_, String>(0)?,
+                        row.get::<_, String>(1)?,
+                        row.get::<_, String>(2)?,
+                        row.get::<_, String>(3)?,
+                    ))
                 })?
                 .collect::<Result<Vec<_>, _>>()?;
             let ask = |(ask, by, at, request): (String, String, String, String)| {
@@ -429,14 +459,14 @@ impl Journal for SqliteStore {
 }
 
 impl SqliteStore {
-    /// As `Journal::create`, with the run's roster as a JSON list of agent ids.
+    /// As `Journal::create`, with what is kept about the run, as JSON.
     pub(super) async fn create_with(
         &self,
         subject: Subject,
         id: RunId,
         at: Timestamp,
         created: Value,
-        roster: String,
+        about: String,
     ) -> Result<(), JournalError> {
         let key = id.clone();
         let insert = move |tx: &Transaction<'_>| {
@@ -448,9 +478,9 @@ impl SqliteStore {
                 return Err(JournalError::Exists(key).into());
             }
             tx.execute(
-                "insert into runs (id, subject, created_at, number, roster) \
+                "insert into runs (id, subject, created_at, number, about) \
                  values (?1, ?2, ?3, (select coalesce(max(number), 0) + 1 from runs), ?4)",
-                params![key.as_str(), subject.as_str(), at.to_string(), roster],
+                params![key.as_str(), subject.as_str(), at.to_string(), about],
             )?;
             tx.execute(
                 "insert into facts (run, seq, epoch, at, fact) values (?1, 0, 0, ?2, ?3)",

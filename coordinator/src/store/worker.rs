@@ -22,7 +22,10 @@ pub(super) struct Gone;
 
 impl Worker {
     /// Opens the file, sets what must be set on every connection, and starts the thread.
-    pub(super) fn start(path: &Path, prepare: impl FnOnce(&mut Connection) -> Result<(), StartError>) -> Result<Worker, StartError> {
+    pub(super) fn start(
+        path: &Path,
+        prepare: impl FnOnce(&mut Connection) -> Result<(), StartError>,
+    ) -> Result<Worker, StartError> {
         let mut connection = Connection::open(path)?;
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "full")?;

@@ -90,9 +90,13 @@ impl FakeAgents {
     }
 
     /// Answers every job of this kind from now on, also those that were failed before under the same id.
-    pub fn answer<J: JobKind>(&self, mut answer: impl FnMut(J) -> Result<J::Output, JobFailure> + Send + 'static) -> &FakeAgents {
+    pub fn answer<J: JobKind>(
+        &self,
+        mut answer: impl FnMut(J) -> Result<J::Output, JobFailure> + Send + 'static,
+    ) -> &FakeAgents {
         let erased = move |job: &Job| {
-            let body = serde_json::from_value(job.body.clone()).map_err(|error| failure("reading the body", &error.to_string()))?;
+            let body = serde_json::from_value(job.body.clone())
+                .map_err(|error| failure("reading the body", &error.to_string()))?;
             let output = answer(body)?;
             serde_json::to_value(output).map_err(|error| failure("writing the output", &error.to_string()))
         };

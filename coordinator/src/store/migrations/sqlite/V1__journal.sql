@@ -12,8 +12,8 @@ create table runs (
     created_at text not null,
     outcome    text,
     number     integer not null unique,
-    -- Agents that must settle every intent, as a JSON list; fixed when the run is created.
-    roster     text not null default '[]',
+    -- What was fixed when the run was created and is no fact of the engine's: roster, versions, who asked. JSON.
+    about      text not null default '{}',
     -- The newest wish told to them, as JSON; last value only, nothing decides on it.
     wish       text
 ) strict;

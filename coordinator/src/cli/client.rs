@@ -1,0 +1,137 @@
+//! The CLI's end of the operator service, and the only file of the CLI that names generated types. Turns a refusal into
+//! the exit code it stands for.
+
+use std::time::Duration;
+
+use proto::wire::operator_client::OperatorClient;
+use proto::wire::{
+    AgentsRequest, AskRequest, Document, SpecRequest, StartRequest, StatusRequest, UpgradeRequest, WatchRequest,
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status, Streaming};
+
+use super::{Common, Exit, Fault};
+use crate::operator::view::WatchView;
+
+/// Dialling a coordinator that is not there fails within this.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+const DOCUMENT_BYTES_MAX: usize = 64 << 20;
+
+/// A connection to the coordinator.
+pub(crate) struct Client {
+    rpc: OperatorClient<Channel>,
+    url: String,
+}
+
+impl Client {
+    pub(crate) async fn connect(common: &Common) -> Result<Client, Fault> {
+        let url = common.coordinator.clone();
+        let endpoint = Endpoint::from_shared(url.clone())
+            .map_err(|_| Fault::usage(format!("{url:?} is not a URL; write --coordinator http://HOST:PORT")))?
+            .connect_timeout(CONNECT_WITHIN)
+            .tcp_nodelay(true);
+        let channel = endpoint.connect().await.map_err(|error| {
+            let cause = runtime::supervision::chain(&error);
+            Fault::failed(format!(
+                "the coordinator at {url} does not answer ({cause}); is `pilot serve` running there?"
+            ))
+        })?;
+        let rpc = OperatorClient::new(channel).max_decoding_message_size(DOCUMENT_BYTES_MAX);
+        Ok(Client { rpc, url })
+    }
+
+    fn fault(&self, status: &Status) -> Fault {
+        let text = status.message();
+        match status.code() {
+            Code::FailedPrecondition | Code::NotFound | Code::InvalidArgument | Code::AlreadyExists => {
+                Fault::refused(text)
+            }
+            Code::Unavailable if text.is_empty() => Fault::failed(format!("the coordinator at {} is gone", self.url)),
+            _ => Fault::failed(text),
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, answer: Result<tonic::Response<Document>, Status>) -> Result<T, Fault> {
+        let document = answer.map_err(|status| self.fault(&status))?.into_inner();
+        parse(&document.json)
+    }
+
+    pub(crate) async fn preflight(&mut self, spec: &Value) -> Result<Value, Fault> {
+        let answer = self.rpc.preflight(SpecRequest { spec_json: spec.to_string() }).await;
+        self.read(answer)
+    }
+
+    pub(crate) async fn plan<T: DeserializeOwned>(&mut self, spec: &Value) -> Result<T, Fault> {
+        let answer = self.rpc.plan(SpecRequest { spec_json: spec.to_string() }).await;
+        self.read(answer)
+    }
+
+    /// Returns the upgrade's id.
+    pub(crate) async fn start(&mut self, spec: &Value, digest: &str) -> Result<String, Fault> {
+        let (plan_digest, asked_by) = (digest.to_owned(), person());
+        let request = StartRequest { spec_json: spec.to_string(), plan_digest, asked_by };
+        let answer = self.rpc.start_upgrade(request).await;
+        Ok(answer.map_err(|status| self.fault(&status))?.into_inner().upgrade_id)
+    }
+
+    /// An empty id asks for all.
+    pub(crate) async fn status<T: DeserializeOwned>(&mut self, id: &str) -> Result<T, Fault> {
+        let answer = self.rpc.status(StatusRequest { upgrade_id: id.to_owned() }).await;
+        self.read(answer)
+    }
+
+    pub(crate) async fn history<T: DeserializeOwned>(&mut self, id: &str) -> Result<T, Fault> {
+        let answer = self.rpc.history(UpgradeRequest { upgrade_id: id.to_owned() }).await;
+        self.read(answer)
+    }
+
+    pub(crate) async fn agents(&mut self) -> Result<Value, Fault> {
+        let answer = self.rpc.agents(AgentsRequest {}).await;
+        self.read(answer)
+    }
+
+    /// Puts a wish into the inbox. `request` is the engine's request, with `confirm` beside it where one is needed.
+    pub(crate) async fn ask(&mut self, id: &str, request: &Value) -> Result<Value, Fault> {
+        let request = AskRequest {
+            upgrade_id: id.to_owned(),
+            ask_id: uuid::Uuid::now_v7().to_string(),
+            asked_by: person(),
+            request_json: request.to_string(),
+        };
+        let answer = self.rpc.ask(request).await;
+        self.read(answer)
+    }
+
+    pub(crate) async fn watch(&mut self, id: &str, from_seq: u64) -> Result<Watching, Fault> {
+        let answer = self.rpc.watch(WatchRequest { upgrade_id: id.to_owned(), from_seq }).await;
+        match answer {
+            Ok(stream) => Ok(Watching(stream.into_inner())),
+            Err(status) => Err(self.fault(&status)),
+        }
+    }
+}
+
+/// A stream of views.
+pub(crate) struct Watching(Streaming<Document>);
+
+impl Watching {
+    /// `Ok(None)` when the upgrade has ended, `Err` when the stream broke (dial again).
+    pub(crate) async fn next(&mut self) -> Result<Option<WatchView>, Fault> {
+        let next = self.0.message().await.map_err(|status| Fault::failed(status.message()))?;
+        next.map(|document| parse(&document.json)).transpose()
+    }
+}
+
+fn parse<T: DeserializeOwned>(json: &str) -> Result<T, Fault> {
+    serde_json::from_str(json).map_err(|error| Fault {
+        exit: Exit::Failed,
+        text: format!("the coordinator's answer cannot be read ({error}); is it of another version?"),
+    })
+}
+
+/// Who asks, as the machine knows it.
+fn person() -> String {
+    std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "operator".to_owned())
+}

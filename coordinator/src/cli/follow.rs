@@ -1,0 +1,187 @@
+//! Follows an upgrade on stderr: every fact that matters as a line, and, on a terminal, one moving line with what goes on
+//! now. Dials again when the coordinator is restarted; Ctrl-C detaches and the upgrade goes on.
+
+use std::io::{IsTerminal as _, stderr};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use runtime::clock::Clock;
+
+use super::client::Client;
+use super::{Common, Exit, Fault, render, say};
+use crate::operator::view::{StatusView, WatchView};
+
+/// How long a coordinator may be away before following gives up; the upgrade goes on without a follower.
+const AWAY_MAX: Duration = Duration::from_secs(300);
+const DIAL_AGAIN: Duration = Duration::from_millis(500);
+/// Without a terminal, what goes on is said this often.
+const SAY_EVERY: Duration = Duration::from_secs(15);
+
+/// When to stop following.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// The new production is verified; cleanup may still wait.
+    Verified,
+    Finished,
+}
+
+/// Follows from a fact on. Returns how it went and how it stands.
+pub(super) async fn follow(
+    client: &mut Client,
+    common: &Common,
+    id: &str,
+    from: u64,
+    until: Until,
+) -> Result<(Exit, StatusView), Fault> {
+    let clock = Clock::system();
+    let mut screen = Screen::new(clock.clone());
+    let work = stream(client, common, id, from, until, &clock, &mut screen);
+    let result = tokio::select! {
+        result = work => Some(result),
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    screen.clear();
+    match result {
+        Some(result) => result,
+        None => {
+            say(&format!("detached; the upgrade goes on. Follow it again: pilot watch {id}"));
+            let status = Client::connect(common).await?.status(id).await?;
+            Ok((Exit::Done, status))
+        }
+    }
+}
+
+async fn stream(
+    client: &mut Client,
+    common: &Common,
+    id: &str,
+    from: u64,
+    until: Until,
+    clock: &Clock,
+    screen: &mut Screen,
+) -> Result<(Exit, StatusView), Fault> {
+    let mut next = from;
+    let mut watching = client.watch(id, next).await?;
+    let mut persons = 0;
+    loop {
+        match watching.next().await {
+            Ok(Some(view)) => {
+                next = view.facts.last().map_or(next, |fact| fact.seq + 1);
+                screen.show(&view);
+                persons = if needs_person(&view.status) { persons + 1 } else { 0 };
+                if let Some(exit) = over(&view.status, until, persons) {
+                    return Ok((exit, view.status));
+                }
+            }
+            Ok(None) | Err(_) => {
+                screen.note("the coordinator is away; the upgrade goes on when it is back");
+                *client = dial_again(common, clock).await?;
+                watching = client.watch(id, next).await?;
+            }
+        }
+    }
+}
+
+async fn dial_again(common: &Common, clock: &Clock) -> Result<Client, Fault> {
+    let began = clock.mono();
+    loop {
+        match Client::connect(common).await {
+            Ok(client) => return Ok(client),
+            Err(fault) if clock.mono() - began > AWAY_MAX => return Err(fault),
+            Err(_) => clock.sleep(DIAL_AGAIN).await,
+        }
+    }
+}
+
+/// It stopped for a person, other than for an approval or a pause that a person asked for.
+fn needs_person(status: &StatusView) -> bool {
+    status.health == "trouble" || (status.health == "person" && status.approvals.is_empty() && !is_paused(status))
+}
+
+fn is_paused(status: &StatusView) -> bool {
+    let waiting = status.current.as_ref().and_then(|current| current.waiting_for.as_deref());
+    waiting.is_some_and(|text| text.contains(engine::failure::codes::PAUSED.as_str()))
+}
+
+/// The exit code, once following is over. A person is needed only when that was seen several times in a row.
+fn over(status: &StatusView, until: Until, persons: u32) -> Option<Exit> {
+    match status.outcome.as_deref() {
+        Some("succeeded") => return Some(Exit::Done),
+        Some("unwound") => return Some(Exit::Failed),
+        Some("refused") => return Some(Exit::Refused),
+        Some(_) => return Some(Exit::Person),
+        None => {}
+    }
+    let verified = status.steps.iter().any(|step| step.id == "post_switchover" && step.state == "done");
+    if verified && until == Until::Verified {
+        return Some(Exit::Done);
+    }
+    (persons >= 3).then_some(Exit::Person)
+}
+
+/// Where the follower writes: lines, and a moving line on a terminal.
+struct Screen {
+    bar: Option<ProgressBar>,
+    clock: Clock,
+    said: runtime::clock::Mono,
+    asked: Option<String>,
+    noted: bool,
+}
+
+impl Screen {
+    fn new(clock: Clock) -> Screen {
+        let bar = stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new_spinner();
+            bar.set_style(ProgressStyle::default_spinner());
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        let said = clock.mono();
+        Screen { bar, clock, said, asked: None, noted: false }
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => say(text),
+        }
+    }
+
+    /// Said once until something is seen again.
+    fn note(&mut self, text: &str) {
+        if !self.noted {
+            self.line(text);
+        }
+        self.noted = true;
+    }
+
+    fn show(&mut self, view: &WatchView) {
+        self.noted = false;
+        for fact in view.facts.iter().filter(|fact| render::worth_a_line(fact)) {
+            self.line(&render::fact(fact));
+            self.said = self.clock.mono();
+        }
+        let action = view.status.next_action.clone();
+        if action != self.asked {
+            if let Some(action) = &action {
+                self.line(&format!("waits for a person: {action}"));
+            }
+            self.asked = action;
+        }
+        let now = render::now(&view.status);
+        match &self.bar {
+            Some(bar) => bar.set_message(now),
+            None if self.clock.mono() - self.said >= SAY_EVERY => {
+                self.line(&now);
+                self.said = self.clock.mono();
+            }
+            None => {}
+        }
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

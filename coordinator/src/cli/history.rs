@@ -1,0 +1,26 @@
+//! `pilot history`.
+
+use clap::Args;
+
+use super::client::Client;
+use super::{Common, Exit, Fault, Output, print, render};
+use crate::operator::view::HistoryView;
+
+#[derive(Debug, Args)]
+pub(super) struct History {
+    /// The upgrade
+    id: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl History {
+    pub(super) async fn run(self) -> Result<Exit, Fault> {
+        let history: HistoryView = Client::connect(&self.common).await?.history(&self.id).await?;
+        match self.common.output {
+            Output::Json => print(&render::json(&history)),
+            Output::Text => history.facts.iter().for_each(|fact| print(&render::fact(fact))),
+        }
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,224 @@
+//! The `pilot` command: one file a verb. A verb parses, makes one call to the coordinator, renders. No logic.
+//!
+//! Data to stdout, the rest to stderr. Exit codes: 0 done, 1 failed (and unwound), 2 refused, 3 stopped for a person,
+//! 64 bad usage.
+
+mod abort;
+mod agents;
+mod approve;
+mod client;
+mod explain;
+mod follow;
+mod history;
+mod pause;
+mod preflight;
+mod render;
+mod resume;
+mod serve;
+mod spec;
+mod status;
+mod upgrade;
+mod watch;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use explain::page;
+
+/// Upgrades Amazon Aurora PostgreSQL clusters to a new major version with near-zero downtime.
+#[derive(Debug, Parser)]
+#[command(name = "pilot", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Runs the coordinator: gRPC for agents and operators, the web page, metrics
+    Serve(serve::Serve),
+    /// Looks at every precondition of an upgrade and changes nothing; exit 2 if something blocks
+    Preflight(preflight::Preflight),
+    /// Upgrades a cluster: shows the plan, starts, follows. Ctrl-C detaches, the upgrade goes on
+    Upgrade(upgrade::Upgrade),
+    /// Shows one upgrade, or all of them
+    Status(status::Status),
+    /// Follows an upgrade until it ends
+    Watch(watch::Watch),
+    /// Shows every fact of an upgrade
+    History(history::History),
+    /// Approves what an upgrade asks for
+    Approve(approve::Approve),
+    /// Pauses an upgrade at its next look; waiting harms nothing
+    Pause(pause::Pause),
+    /// Ends a pause, or tries again what stopped for a person
+    Resume(resume::Resume),
+    /// Unwinds an upgrade; not possible once it has switched over
+    Abort(abort::Abort),
+    /// Shows the agents
+    Agents(agents::Agents),
+    /// Shows the runbook page of an error code
+    Explain(explain::Explain),
+}
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Text,
+    Json,
+}
+
+/// What every verb that asks the coordinator takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Common {
+    /// Where the coordinator listens
+    #[arg(long, env = "PILOT_COORDINATOR", default_value = "http://127.0.0.1:7400", value_name = "URL")]
+    pub(crate) coordinator: String,
+    /// How data is printed to stdout
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+/// Which cluster to upgrade, and how.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SpecArgs {
+    /// The cluster, by identifier or ARN
+    #[arg(long)]
+    pub(crate) cluster: Option<String>,
+    /// The version to go to, as 16 or 16.9
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) to: Option<String>,
+    /// A file with everything else that can be asked of an upgrade (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) spec: Option<PathBuf>,
+    /// How often it may start again from provisioning when the deployment fails or degrades
+    #[arg(long)]
+    pub(crate) retries: Option<u32>,
+}
+
+/// An exit code with a meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Done = 0,
+    Failed = 1,
+    Refused = 2,
+    Person = 3,
+    Usage = 64,
+}
+
+/// Why a verb did not do what it was asked.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) exit: Exit,
+    pub(crate) text: String,
+}
+
+impl Fault {
+    pub(crate) fn usage(text: impl Into<String>) -> Fault {
+        Fault { exit: Exit::Usage, text: text.into() }
+    }
+
+    pub(crate) fn refused(text: impl Into<String>) -> Fault {
+        Fault { exit: Exit::Refused, text: text.into() }
+    }
+
+    pub(crate) fn failed(text: impl Into<String>) -> Fault {
+        Fault { exit: Exit::Failed, text: text.into() }
+    }
+}
+
+/// Runs the command of this process's arguments. Help and version exit 0, bad usage 64.
+pub async fn run() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            let _ = error.print();
+            return exit;
+        }
+    };
+    match dispatch(cli.verb).await {
+        Ok(exit) => exit,
+        Err(fault) => {
+            let _ = writeln!(std::io::stderr(), "pilot: {}", fault.text);
+            fault.exit
+        }
+    }
+}
+
+async fn dispatch(verb: Verb) -> Result<Exit, Fault> {
+    match verb {
+        Verb::Serve(verb) => verb.run().await,
+        Verb::Preflight(verb) => verb.run().await,
+        Verb::Upgrade(verb) => verb.run().await,
+        Verb::Status(verb) => verb.run().await,
+        Verb::Watch(verb) => verb.run().await,
+        Verb::History(verb) => verb.run().await,
+        Verb::Approve(verb) => verb.run().await,
+        Verb::Pause(verb) => verb.run().await,
+        Verb::Resume(verb) => verb.run().await,
+        Verb::Abort(verb) => verb.run().await,
+        Verb::Agents(verb) => verb.run().await,
+        Verb::Explain(verb) => verb.run(),
+    }
+}
+
+/// Prints data. A closed pipe is not an error of ours.
+pub(crate) fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{}", text.trim_end());
+    let _ = stdout.flush();
+}
+
+/// Says something beside the data.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", text.trim_end());
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_is_well_formed() {
+        Cli::command().debug_assert();
+        assert_eq!(Cli::command().render_version(), "pilot 0.0.0\n");
+    }
+
+    #[test]
+    fn the_lines_of_the_readme_are_understood() {
+        for line in [
+            "pilot serve --config pilot.toml",
+            "pilot preflight --cluster orders --to 16 --output json",
+            "pilot upgrade --cluster orders --to 16 --spec a.toml --yes --until finished --output json",
+            "pilot status",
+            "pilot status up-1 --output json",
+            "pilot watch up-1",
+            "pilot history up-1",
+            "pilot approve up-1 reboot",
+            "pilot approve up-1",
+            "pilot pause up-1",
+            "pilot resume up-1",
+            "pilot abort up-1 --confirm orders",
+            "pilot agents",
+            "pilot explain PU0001",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_unknown_is_bad_usage() {
+        for line in ["pilot", "pilot fly", "pilot watch", "pilot upgrade --until never --cluster a --to 16"] {
+            assert!(parse(line).unwrap_err().use_stderr(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! `pilot resume`.
+
+use clap::Args;
+use serde_json::json;
+
+use super::client::Client;
+use super::{Common, Exit, Fault, render};
+
+#[derive(Debug, Args)]
+pub(super) struct Resume {
+    /// The upgrade
+    id: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Resume {
+    pub(super) async fn run(self) -> Result<Exit, Fault> {
+        let answer = Client::connect(&self.common).await?.ask(&self.id, &json!({ "request": "resume" })).await?;
+        render::answer(self.common.output, "resume", &answer);
+        Ok(Exit::Done)
+    }
+}

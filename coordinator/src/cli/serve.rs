@@ -1,0 +1,198 @@
+//! `pilot serve`: puts the coordinator together, in order, and takes it apart again.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use engine::Holder;
+use proto::epoch::Epoch;
+use runtime::admin::{self, Admin};
+use runtime::clock::Clock;
+use runtime::recorder::{self, Recorder};
+use runtime::shutdown::{Stop, on_signal};
+use runtime::supervision::{Ready, Supervisor, Task, TaskError};
+use runtime::telemetry;
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use super::{Exit, Fault};
+use crate::config::{Config, Overrides, Store};
+use crate::drivers::{Drivers, DriversOptions};
+use crate::link::{Admission, Hub, HubOptions, LinkService};
+use crate::operator::{Operator, OperatorService};
+use crate::rds::sdk::{Options, Place, shared_config};
+use crate::store::SqliteStore;
+use crate::{cloudwatch, metrics, rds, steps, web};
+
+/// Drivers and open requests get this long after the stop; the journal makes it safe to end at any time.
+const DRAIN: Duration = Duration::from_secs(10);
+/// A peer that answers no ping for this long is gone.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// The configuration (TOML)
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Where agents and operators are served, in place of the configured address
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where the web page and metrics are served, in place of the configured address
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<SocketAddr>,
+}
+
+impl Serve {
+    pub(super) async fn run(self) -> Result<Exit, Fault> {
+        let overrides = Overrides { listen: self.listen, admin_listen: self.admin_listen };
+        let config = Config::load(&self.config, &overrides)
+            .map_err(|error| Fault::usage(runtime::supervision::chain(&error)))?;
+        telemetry::init(config.log.format, &config.log.filter)
+            .map_err(|error| Fault::usage(runtime::supervision::chain(&error)))?;
+        serve(config).await.map_err(|error| Fault::failed(format!("{error:#}")))?;
+        Ok(Exit::Done)
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let clock = Clock::system();
+    let recorder = recorder::install()?;
+    metrics::describe();
+    let Store::Sqlite { path } = &config.store;
+    let store = SqliteStore::open(path, clock.clone())?;
+    let grpc = admin::bind(config.listen).await?;
+    let pages = admin::bind(config.admin_listen).await?;
+    let (grpc_at, pages_at) = (grpc.local_addr()?, pages.local_addr()?);
+    let stop = Stop::new();
+    let hub = hub(&config, &store, &clock).await?;
+    let drivers = drivers(&config, &store, &hub, &clock, &stop, grpc_at).await?;
+    let operator = Operator::new(drivers.clone());
+
+    let mut supervisor = Supervisor::new(clock.clone(), stop.clone(), metrics::task_died);
+    let admission = Admission { region: config.region.clone() };
+    supervisor.start(Grpc {
+        listener: Some(grpc),
+        address: grpc_at,
+        hub: hub.clone(),
+        operator: operator.clone(),
+        admission,
+    });
+    let board = supervisor.board();
+    let version = concat!("pilot ", env!("CARGO_PKG_VERSION"), "\n");
+    let router = Admin { recorder: recorder.clone(), board, version }.router().merge(web::router(operator));
+    supervisor.start(Pages { listener: Some(pages), address: pages_at, router, recorder, clock });
+    if let Some(path) = &config.address_file {
+        write_addresses(path, grpc_at, pages_at)?;
+    }
+    tracing::info!(grpc = %grpc_at, pages = %pages_at, store = %store.id().0, "serving");
+
+    let signal = on_signal(&stop).await?;
+    tracing::info!(signal, "stopping; upgrades go on when the coordinator is started again");
+    hub.close("");
+    if Clock::system().timeout(DRAIN, drivers.join()).await.is_err() {
+        tracing::info!("a driver was cut at a call; it is looked at when the upgrade is resumed");
+    }
+    supervisor.join(DRAIN).await;
+    Ok(())
+}
+
+async fn hub(config: &Config, store: &SqliteStore, clock: &Clock) -> anyhow::Result<Hub> {
+    let epoch = store.next_epoch().await?;
+    Ok(Hub::new(HubOptions {
+        store: store.id().clone(),
+        epoch: Epoch(epoch.0),
+        lease: config.lease.agent(),
+        clock: clock.clone(),
+        keeper: Arc::new(store.clone()),
+    }))
+}
+
+async fn drivers(
+    config: &Config,
+    store: &SqliteStore,
+    hub: &Hub,
+    clock: &Clock,
+    stop: &Stop,
+    address: SocketAddr,
+) -> anyhow::Result<Drivers> {
+    let aws = shared_config(Place { region: Some(config.region.clone()), ..Place::default() }).await;
+    let limits = Options { change_timeout: config.lease.call(), ..Options::default() };
+    let options = DriversOptions {
+        store: store.clone(),
+        hub: hub.clone(),
+        rds: Arc::new(rds::sdk::Sdk::new(&aws, &limits)),
+        cloudwatch: Arc::new(cloudwatch::sdk::Sdk::new(&aws, &limits, clock.clone())),
+        plans: Arc::new(steps::plan),
+        clock: clock.clone(),
+        holder: Holder { id: uuid::Uuid::now_v7().to_string(), address: address.to_string() },
+        lease: config.lease.driver(),
+        call_timeout: config.lease.call(),
+        stop: stop.clone(),
+    };
+    Drivers::resume(options).await.context("resuming the upgrades under way")
+}
+
+/// Whole or not at all: whoever reads it sees both addresses.
+fn write_addresses(path: &Path, grpc: SocketAddr, admin: SocketAddr) -> anyhow::Result<()> {
+    let text = serde_json::json!({ "grpc": grpc.to_string(), "admin": admin.to_string() }).to_string();
+    let beside = path.with_added_extension("new");
+    std::fs::write(&beside, text).with_context(|| format!("writing {}", beside.display()))?;
+    std::fs::rename(&beside, path).with_context(|| format!("writing {}", path.display()))
+}
+
+/// The gRPC server.
+struct Grpc {
+    listener: Option<TcpListener>,
+    address: SocketAddr,
+    hub: Hub,
+    operator: Operator,
+    admission: Admission,
+}
+
+impl Task for Grpc {
+    const NAME: &'static str = "grpc";
+
+    async fn run(&mut self, stop: Stop, ready: Ready) -> Result<(), TaskError> {
+        let listener = match self.listener.take() {
+            Some(listener) => listener,
+            None => admin::bind(self.address).await?,
+        };
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        ready.set(true);
+        Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE.0))
+            .http2_keepalive_timeout(Some(KEEPALIVE.1))
+            .add_service(LinkService::server(self.hub.clone(), self.admission.clone()))
+            .add_service(OperatorService::server(self.operator.clone()))
+            .serve_with_incoming_shutdown(incoming, async move { stop.triggered().await })
+            .await?;
+        Ok(())
+    }
+}
+
+/// Web page, metrics, health.
+struct Pages {
+    listener: Option<TcpListener>,
+    address: SocketAddr,
+    router: axum::Router,
+    recorder: Recorder,
+    clock: Clock,
+}
+
+impl Task for Pages {
+    const NAME: &'static str = "admin";
+
+    async fn run(&mut self, stop: Stop, ready: Ready) -> Result<(), TaskError> {
+        let listener = match self.listener.take() {
+            Some(listener) => listener,
+            None => admin::bind(self.address).await?,
+        };
+        ready.set(true);
+        admin::serve(listener, self.router.clone(), self.recorder.clone(), self.clock.clone(), stop).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,205 @@
+//! The server's configuration: one TOML file, overridden by environment variables (`PILOT_SERVE_LISTEN`,
+//! `PILOT_SERVE_STORE__PATH` …), then by flags. Validated once; an unknown key is an error that names it.
+//!
+//! It holds no secret: AWS credentials come from the SDK's own chain.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::{Environment, File, FileFormat};
+use runtime::telemetry::Format;
+use serde::{Deserialize, Serialize};
+
+/// Everything `pilot serve` is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// gRPC for agents and operators.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// Web page, `/metrics`, `/livez`, `/readyz`.
+    #[serde(default = "default_admin")]
+    pub admin_listen: SocketAddr,
+    /// Where the bound addresses are written, so that ports may be 0.
+    #[serde(default)]
+    pub address_file: Option<PathBuf>,
+    /// The one AWS region that this coordinator serves.
+    pub region: String,
+    pub store: Store,
+    #[serde(default)]
+    pub insecure: Insecure,
+    #[serde(default)]
+    pub lease: Lease,
+    #[serde(default)]
+    pub log: Log,
+}
+
+/// Where journals are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Store {
+    Sqlite { path: PathBuf },
+}
+
+/// What is allowed without protection.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Insecure {
+    /// Plain connections, on loopback addresses only.
+    pub loopback_without_tls: bool,
+}
+
+/// How long commands hold without renewal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Lease {
+    /// A driver's, over its upgrade, in seconds.
+    pub driver_seconds: u64,
+    /// An agent's, over what it was told, in seconds.
+    pub agent_seconds: u64,
+    /// The longest a changing call to AWS may take, in seconds; at most a third of the driver's.
+    pub call_seconds: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    pub format: Format,
+    /// `tracing` directives; the environment variable `RUST_LOG` wins.
+    pub filter: String,
+}
+
+impl Default for Lease {
+    fn default() -> Lease {
+        Lease { driver_seconds: 30, agent_seconds: 15, call_seconds: 10 }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { format: Format::Text, filter: "info".to_owned() }
+    }
+}
+
+impl Lease {
+    pub fn driver(&self) -> Duration {
+        Duration::from_secs(self.driver_seconds)
+    }
+
+    pub fn agent(&self) -> Duration {
+        Duration::from_secs(self.agent_seconds)
+    }
+
+    pub fn call(&self) -> Duration {
+        Duration::from_secs(self.call_seconds)
+    }
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 7400))
+}
+
+fn default_admin() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 7401))
+}
+
+/// A configuration that cannot be used: what is wrong, and what to write.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("the configuration {path} cannot be read")]
+    Read { path: PathBuf, source: config::ConfigError },
+    #[error("{key} in {path}: {wrong}; {cure}")]
+    Wrong { path: PathBuf, key: &'static str, wrong: String, cure: &'static str },
+}
+
+/// Flags that win over file and environment.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    pub listen: Option<SocketAddr>,
+    pub admin_listen: Option<SocketAddr>,
+}
+
+impl Config {
+    /// Reads, overrides, validates.
+    ///
+    /// # Errors
+    /// Names the file, and the key where one is at fault.
+    pub fn load(path: &Path, overrides: &Overrides) -> Result<Config, ConfigError> {
+        let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+        let environment =
+            Environment::with_prefix("PILOT_SERVE").prefix_separator("_").separator("__").try_parsing(true);
+        let layers = config::Config::builder()
+            .add_source(File::from(path).format(FileFormat::Toml))
+            .add_source(environment)
+            .build()
+            .map_err(failed)?;
+        let mut config: Config = layers.try_deserialize().map_err(failed)?;
+        config.listen = overrides.listen.unwrap_or(config.listen);
+        config.admin_listen = overrides.admin_listen.unwrap_or(config.admin_listen);
+        config.validate(path)?;
+        Ok(config)
+    }
+
+    fn validate(&self, path: &Path) -> Result<(), ConfigError> {
+        let wrong = |key, wrong: String, cure| Err(ConfigError::Wrong { path: path.to_owned(), key, wrong, cure });
+        if !self.insecure.loopback_without_tls {
+            return wrong(
+                "insecure.loopback_without_tls",
+                "connections cannot be protected yet".to_owned(),
+                "set it to true and listen on loopback addresses",
+            );
+        }
+        for (key, address) in [("listen", self.listen), ("admin_listen", self.admin_listen)] {
+            if !address.ip().is_loopback() {
+                return wrong(key, format!("{address} is not a loopback address"), "listen on 127.0.0.1");
+            }
+        }
+        if self.region.is_empty() {
+            return wrong("region", "it is empty".to_owned(), "write the AWS region, as us-east-1");
+        }
+        let lease = &self.lease;
+        if lease.call_seconds == 0 || lease.agent_seconds == 0 || lease.driver_seconds < 3 * lease.call_seconds {
+            return wrong(
+                "lease",
+                "a changing call may take more than a third of the driver's lease, or a lease is 0".to_owned(),
+                "write call_seconds of at most a third of driver_seconds, and agent_seconds above 0",
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "region = 'us-east-1'\n[store]\nkind = 'sqlite'\npath = 'pilot.sqlite'\n\
+                        [insecure]\nloopback_without_tls = true\n";
+
+    fn load(name: &str, text: &str) -> Result<Config, ConfigError> {
+        let path = std::env::temp_dir().join(format!("pilot-config-{}-{name}.toml", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        let config = Config::load(&path, &Overrides::default());
+        std::fs::remove_file(&path).unwrap();
+        config
+    }
+
+    #[test]
+    fn a_small_file_is_enough() {
+        let config = load("small", GOOD).unwrap();
+        assert_eq!((config.listen.port(), config.lease.driver_seconds), (7400, 30));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let check = |name: &str, text: String, expected: &str| {
+            let error = runtime::supervision::chain(&load(name, &text).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        };
+        check("unknown", format!("listn = '127.0.0.1:1'\n{GOOD}"), "listn");
+        check("open", format!("listen = '0.0.0.0:7400'\n{GOOD}"), "not a loopback address");
+        check("plain", GOOD.replace("true", "false"), "insecure.loopback_without_tls");
+        check("lease", format!("{GOOD}[lease]\ncall_seconds = 20\n"), "third");
+    }
+}

@@ -1,0 +1,348 @@
+//! One driver per active upgrade: started for every run that the store calls active, started again when it dies, and
+//! given what it needs from outside (the agents' events, the lease that agents' leases depend on).
+//!
+//! No decision about an upgrade is made here; that is the engine's.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use engine::driver::{Error, OnFact};
+use engine::failure::Failure;
+use engine::journal::entries;
+use engine::{
+    Driver, Ended, Entry, Fact, Handle, Holder, JournalError, JournalRead, Options, Parts, Plan, PlanShape, RunFilter,
+    RunId, Seq, Source, StepId, Subject,
+};
+use proto::ids::{AgentId, ClusterArn};
+use runtime::backoff::Backoff;
+use runtime::clock::Clock;
+use runtime::shutdown::Stop;
+use runtime::supervision::chain;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cloudwatch::CloudWatch;
+use crate::link::{Agents, Hub};
+use crate::metrics;
+use crate::operator::tally::Tally;
+use crate::rds::Rds;
+use crate::sampling;
+use crate::spec::UpgradeSpec;
+use crate::store::{About, SqliteStore};
+use crate::world::{Upgrade, World, upgrade_id};
+
+/// Makes the plan of an upgrade from its spec.
+pub type Plans = Arc<dyn Fn(&UpgradeSpec) -> Plan<Upgrade> + Send + Sync>;
+
+/// Shortest and longest pause before a driver that died is started again.
+const RESTART_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// How long agents have to settle the last word of an upgrade; they need nothing from it, so it is not retried.
+const FAREWELL: Duration = Duration::from_secs(10);
+/// Finished upgrades whose counts stay in memory.
+const FINISHED_MAX: usize = 50;
+
+/// What drivers are made of.
+pub struct DriversOptions {
+    pub store: SqliteStore,
+    pub hub: Hub,
+    pub rds: Arc<dyn Rds>,
+    pub cloudwatch: Arc<dyn CloudWatch>,
+    pub plans: Plans,
+    pub clock: Clock,
+    pub holder: Holder,
+    /// How long a driver's lease holds without renewal.
+    pub lease: Duration,
+    /// The longest a changing call to AWS may take.
+    pub call_timeout: Duration,
+    pub stop: Stop,
+}
+
+/// All drivers of this process. Cheap to clone.
+#[derive(Clone)]
+pub struct Drivers(Arc<Inner>);
+
+struct Inner {
+    options: DriversOptions,
+    running: Mutex<BTreeMap<RunId, Running>>,
+    tasks: TaskTracker,
+    token: CancellationToken,
+}
+
+/// One upgrade as this process knows it.
+#[derive(Clone)]
+pub struct Running {
+    pub agents: Agents,
+    pub about: Arc<About>,
+    pub shape: Arc<PlanShape>,
+    pub tally: Arc<Mutex<Tally>>,
+    /// `None` between two drivers, and once the run has ended.
+    pub handle: Option<Handle<Upgrade>>,
+    /// Why no driver can drive it, when none can.
+    pub trouble: Option<String>,
+    pub ended: bool,
+}
+
+impl Running {
+    /// The counts so far.
+    pub fn tally(&self) -> Tally {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drivers {
+    /// Opens every active run's table, then starts its driver. Agents may be let in after this returns.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn resume(options: DriversOptions) -> Result<Drivers, JournalError> {
+        let drivers = Drivers(Arc::new(Inner {
+            options,
+            running: Mutex::default(),
+            tasks: TaskTracker::new(),
+            token: CancellationToken::new(),
+        }));
+        let active = RunFilter { active_only: true, ..RunFilter::default() };
+        for run in drivers.0.options.store.list(&active).await? {
+            tracing::info!(upgrade = %run.id, cluster = %run.subject, "resuming");
+            drivers.drive(run.id, &run.subject).await?;
+        }
+        let (stop, token) = (drivers.0.options.stop.clone(), drivers.0.token.clone());
+        drivers.0.tasks.spawn(async move {
+            stop.triggered().await;
+            token.cancel();
+        });
+        Ok(drivers)
+    }
+
+    /// Creates a run and drives it. The cluster's ARN is the subject: one active upgrade each.
+    ///
+    /// # Errors
+    /// `SubjectBusy`, or the store's own.
+    pub async fn start(&self, cluster: &ClusterArn, spec: UpgradeSpec, about: &About) -> Result<RunId, JournalError> {
+        let options = &self.0.options;
+        let (id, subject) = (fresh_id(), Subject(cluster.to_string()));
+        let plan = (options.plans)(&spec).shape().ids();
+        let created = Fact::<Upgrade>::Created { spec, plan }
+            .encode()
+            .map_err(|error| JournalError::Store { doing: "writing the spec".into(), source: error.into() })?;
+        options.store.create_run(&subject, &id, options.clock.now(), created, about).await?;
+        self.drive(id.clone(), &subject).await?;
+        Ok(id)
+    }
+
+    /// One upgrade, if this process has driven it.
+    pub fn running(&self, id: &RunId) -> Option<Running> {
+        self.lock().get(id).cloned()
+    }
+
+    /// Waits until every driver has come back after the stop; a driver stops at its next look.
+    pub async fn join(&self) {
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// What the drivers were made of.
+    pub fn options(&self) -> &DriversOptions {
+        &self.0.options
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<RunId, Running>> {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, id: &RunId, change: impl FnOnce(&mut Running)) {
+        if let Some(running) = self.lock().get_mut(id) {
+            change(running);
+        }
+    }
+
+    /// Opens the run's table and spawns what keeps its driver alive.
+    async fn drive(&self, id: RunId, subject: &Subject) -> Result<(), JournalError> {
+        let options = &self.0.options;
+        let doing = |what: String| JournalError::Store { doing: format!("resuming {id}"), source: what.into() };
+        let cluster: ClusterArn = subject.as_str().parse().map_err(|error| doing(format!("{error}")))?;
+        let upgrade = upgrade_id(&id).map_err(|failure| doing(failure.to_string()))?;
+        let (about, wish) = options.store.about(&id).await?;
+        let agents = options.hub.open(&cluster, &upgrade, about.roster.clone(), wish);
+        let (spec, tally, trouble) = match entries::<Upgrade>(&options.store, &id, Seq(0)).await {
+            Ok(entries) => (spec_of(&entries), tallied(&entries), None),
+            Err(error) => (None, Tally::default(), Some(chain(&error))),
+        };
+        let shape = spec.as_ref().map(|spec| (options.plans)(spec).shape().clone()).unwrap_or_default();
+        let running = Running {
+            agents,
+            about: Arc::new(about),
+            shape: Arc::new(shape),
+            tally: Arc::new(Mutex::new(tally)),
+            handle: None,
+            trouble,
+            ended: false,
+        };
+        self.lock().insert(id.clone(), running.clone());
+        if let Some(spec) = spec {
+            self.0.tasks.spawn(self.clone().keep_alive(id, spec, running));
+        } else {
+            tracing::error!(upgrade = %id, trouble = running.trouble, "an upgrade cannot be driven");
+        }
+        Ok(())
+    }
+
+    /// Drives until the run ends, the process stops, or driving is hopeless.
+    async fn keep_alive(self, id: RunId, spec: UpgradeSpec, running: Running) {
+        let mut backoff = Backoff::new(RESTART_WAITS.0, RESTART_WAITS.1);
+        loop {
+            let ended = self.drive_once(&id, &spec, &running).await;
+            self.change(&id, |running| running.handle = None);
+            match ended {
+                Ok(Ended::Finished(outcome)) => {
+                    tracing::info!(upgrade = %id, outcome = outcome.as_str(), "upgrade ended");
+                    return self.finish(&id, &running).await;
+                }
+                Ok(Ended::Stopped) => return,
+                Ok(Ended::Fenced) => tracing::warn!(upgrade = %id, "driver lost its lease"),
+                Err(Error::Journal { source: JournalError::Held { .. }, .. }) => {
+                    tracing::info!(upgrade = %id, "another holder drives this upgrade");
+                }
+                Err(error @ (Error::PlanDiffers { .. } | Error::Fold { .. } | Error::Illegal { .. })) => {
+                    let error = chain(&error);
+                    tracing::error!(upgrade = %id, error, "an upgrade cannot be driven");
+                    return self.change(&id, |running| running.trouble = Some(error));
+                }
+                Err(error) => tracing::warn!(upgrade = %id, error = chain(&error), "driver failed, starting it again"),
+            }
+            running.agents.unfollow();
+            if !self.0.options.stop.sleep(&self.0.options.clock, backoff.next_wait()).await {
+                return;
+            }
+        }
+    }
+
+    async fn drive_once(&self, id: &RunId, spec: &UpgradeSpec, running: &Running) -> Result<Ended, Error> {
+        let options = &self.0.options;
+        let world = World {
+            rds: Arc::clone(&options.rds),
+            cloudwatch: Arc::clone(&options.cloudwatch),
+            agents: running.agents.clone(),
+            clock: options.clock.clone(),
+        };
+        let parts = Parts {
+            plan: Arc::new((options.plans)(spec)),
+            world: Arc::new(world),
+            journal: Arc::new(options.store.clone()),
+            clock: options.clock.clone(),
+            holder: options.holder.clone(),
+            options: Options {
+                lease_ttl: options.lease,
+                call_timeout: options.call_timeout,
+                on_fact: Some(on_fact(id, running)),
+                ..Options::default()
+            },
+        };
+        let (driver, handle) = Driver::new(id.clone(), parts);
+        running.agents.follow(handle.lease());
+        self.change(id, |running| running.handle = Some(handle.clone()));
+        let sampler = sampling::run(&options.store, &options.clock, running, &handle);
+        tokio::select! {
+            ended = driver.run(self.0.token.clone()) => ended,
+            never = deliver_events(&running.agents, &handle, &options.clock) => match never {},
+            never = ring_at_lease_changes(&running.agents, &handle) => match never {},
+            never = sampler => match never {},
+        }
+    }
+
+    /// The last word to the agents, then the table is free for the next upgrade.
+    async fn finish(&self, id: &RunId, running: &Running) {
+        if let Err(failure) = running.agents.farewell(FAREWELL).await {
+            tracing::warn!(upgrade = %id, error = %failure, "agents did not settle the last word of an upgrade");
+        }
+        running.agents.close();
+        self.change(id, |running| running.ended = true);
+        let mut all = self.lock();
+        let ended: Vec<RunId> = all.iter().filter(|(_, running)| running.ended).map(|(id, _)| id.clone()).collect();
+        for old in ended.iter().take(ended.len().saturating_sub(FINISHED_MAX)) {
+            all.remove(old);
+        }
+    }
+}
+
+/// Ids made later sort later, and are short enough for the names AWS takes.
+fn fresh_id() -> RunId {
+    let uuid = uuid::Uuid::now_v7().simple().to_string();
+    // 48 bits of milliseconds and 24 random bits.
+    RunId(format!("up-{}{}", &uuid[..12], &uuid[26..]))
+}
+
+fn spec_of(entries: &[Entry<Upgrade>]) -> Option<UpgradeSpec> {
+    entries.iter().find_map(|entry| match &entry.fact {
+        Fact::Created { spec, .. } => Some(spec.clone()),
+        _ => None,
+    })
+}
+
+/// The counts of a whole journal.
+pub fn tallied(entries: &[Entry<Upgrade>]) -> Tally {
+    let mut tally = Tally::default();
+    entries.iter().for_each(|entry| tally.apply(entry));
+    tally
+}
+
+/// Every fact goes to the counts, the metrics and the log; a step that is over lets its agents forget its jobs.
+fn on_fact(id: &RunId, running: &Running) -> OnFact<Upgrade> {
+    let (id, agents, counts) = (id.clone(), running.agents.clone(), Arc::clone(&running.tally));
+    Arc::new(move |entry| {
+        let mut tally = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        tally.apply(entry);
+        metrics::fact(entry, &tally);
+        drop(tally);
+        tracing::info!(upgrade = %id, seq = entry.seq.0, fact = entry.fact.kind(), "{}", crate::operator::facts::describe(&entry.fact));
+        match &entry.fact {
+            Fact::StepDone { step, .. } | Fact::StepSkipped { step, .. } | Fact::UndoDone { step } => {
+                forget(&agents, &id, *step)
+            }
+            _ => {}
+        }
+    })
+}
+
+fn forget(agents: &Agents, id: &RunId, step: StepId) {
+    agents.acknowledge_jobs(&format!("{id}/{step}/"));
+}
+
+/// Agents' events become facts, in order; only then may the agent forget them.
+async fn deliver_events(agents: &Agents, handle: &Handle<Upgrade>, clock: &Clock) -> std::convert::Infallible {
+    let mut heard = agents.heard();
+    loop {
+        let Some((agent, n, event)) = agents.next_event() else {
+            heard.changed().await;
+            continue;
+        };
+        match observe(handle, &agent, n, event).await {
+            Ok(()) => agents.acknowledge_event(&agent, n),
+            Err(failure) => {
+                tracing::debug!(%agent, n, error = %failure, "an event waits for its fact");
+                clock.sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+async fn observe(
+    handle: &Handle<Upgrade>,
+    agent: &AgentId,
+    n: u64,
+    event: proto::report::Event,
+) -> Result<(), Failure> {
+    handle.observe(Source(agent.to_string()), n, event).await
+}
+
+/// A new epoch makes the newest intent new, and sessions must look.
+async fn ring_at_lease_changes(agents: &Agents, handle: &Handle<Upgrade>) -> std::convert::Infallible {
+    let mut lease = handle.lease();
+    loop {
+        agents.lease_changed();
+        if lease.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}

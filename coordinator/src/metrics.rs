@@ -1,0 +1,148 @@
+//! Every metric of the coordinator: name, label and description. Nothing else in this crate names a metric.
+#![allow(clippy::disallowed_macros)] // this file is the exception that the ban in clippy.toml is about
+
+use engine::{Entry, Fact};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use proto::report::{Event, Report, Verdict};
+
+use crate::operator::tally::Tally;
+use crate::sampling::total;
+use crate::world::Upgrade;
+
+const BUILD_INFO: &str = "pilot_build_info";
+const PHASE: &str = "pilot_phase";
+const STEP_SECONDS: &str = "pilot_step_duration_seconds";
+const LAG_BYTES: &str = "pilot_replication_lag_bytes";
+const MARKER_SECONDS: &str = "pilot_marker_delay_seconds";
+const BACKLOG: &str = "pilot_ingestion_backlog";
+const RATE: &str = "pilot_ingestion_rate";
+const PURGED: &str = "pilot_sessions_purged_total";
+const ENDED: &str = "pilot_sessions_ended_total";
+const RESUBMITTED: &str = "pilot_statements_resubmitted_total";
+const DOWNTIME: &str = "pilot_downtime_seconds";
+const SCHEMA_CHANGES: &str = "pilot_schema_changes_total";
+const LINKS: &str = "pilot_agent_links";
+const ALARMS: &str = "pilot_alarms";
+const FACTS: &str = "pilot_facts_total";
+const TASK_DEATHS: &str = "pilot_task_deaths_total";
+const FINISHED: &str = "pilot_upgrades_finished_total";
+
+/// The steps, as label values of `pilot_phase`: a closed set.
+const PHASES: [&str; 7] = [
+    "prerequisites",
+    "provisioning",
+    "post_provisioning",
+    "replicating_data",
+    "switchover",
+    "post_switchover",
+    "cleanup",
+];
+
+/// Describes every metric and sets those that are known at the start.
+pub fn describe() {
+    describe_gauge!(BUILD_INFO, "1; the version is a label");
+    describe_gauge!(PHASE, "1 for the step at work, 0 for the others; all 0 when no upgrade runs");
+    describe_histogram!(STEP_SECONDS, Unit::Seconds, "how long a step took, from its first start to its end");
+    describe_gauge!(LAG_BYTES, Unit::Bytes, "bytes of WAL that the subscriber of a slot has not confirmed");
+    describe_gauge!(
+        MARKER_SECONDS,
+        Unit::Seconds,
+        "from a marker's commit on blue to its sight on green, slowest database"
+    );
+    describe_gauge!(BACKLOG, "what ingestion has not taken in yet, over all controllers that know it");
+    describe_gauge!(RATE, "rows, messages or statements a second, over all controllers that know it");
+    describe_counter!(PURGED, "sessions ended because they held slot creation up");
+    describe_counter!(ENDED, "sessions ended because they would have delayed the switchover");
+    describe_counter!(RESUBMITTED, "interrupted statements run again on green, exactly once");
+    describe_gauge!(DOWNTIME, Unit::Seconds, "unavailability of the upgrade at hand, by the agents' probes and holds");
+    describe_counter!(SCHEMA_CHANGES, "schema changes seen while green exists");
+    describe_gauge!(LINKS, "agents with a stream to this coordinator");
+    describe_gauge!(ALARMS, "alarms that stand");
+    describe_counter!(FACTS, "facts appended to journals, by kind");
+    describe_counter!(TASK_DEATHS, "supervised tasks that died and were started again");
+    describe_counter!(FINISHED, "upgrades that ended, by outcome");
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!(LINKS).set(0.0);
+    gauge!(ALARMS).set(0.0);
+    for counter in [PURGED, ENDED, RESUBMITTED, SCHEMA_CHANGES] {
+        counter!(counter).absolute(0);
+    }
+    phase(None);
+}
+
+fn phase(now: Option<&str>) {
+    for step in PHASES {
+        gauge!(PHASE, "step" => step).set(if now == Some(step) { 1.0 } else { 0.0 });
+    }
+}
+
+/// A fact was appended; `tally` has it already.
+pub fn fact(entry: &Entry<Upgrade>, tally: &Tally) {
+    counter!(FACTS, "kind" => entry.fact.kind()).increment(1);
+    match &entry.fact {
+        Fact::StepStarted { step, .. } | Fact::UndoStarted { step } => phase(Some(step.as_str())),
+        Fact::StepDone { step, .. } => {
+            if let Some(seconds) = tally.steps.get(step).and_then(|times| times.seconds(entry.at)) {
+                histogram!(STEP_SECONDS, "step" => step.as_str()).record(seconds);
+            }
+        }
+        Fact::Finished { outcome } => {
+            phase(None);
+            counter!(FINISHED, "outcome" => outcome.as_str()).increment(1);
+            gauge!(ALARMS).set(0.0);
+        }
+        Fact::AlarmRaised { .. } | Fact::AlarmCleared { .. } => gauge!(ALARMS).set(tally.alarms.len() as f64),
+        Fact::Observed { event, .. } => observed(event, tally),
+        _ => {}
+    }
+}
+
+fn observed(event: &Event, tally: &Tally) {
+    match event {
+        Event::SessionPurged { .. } => counter!(PURGED).increment(1),
+        Event::SessionEnded { .. } => counter!(ENDED).increment(1),
+        Event::Resubmission { verdict: Verdict::Resubmitted, .. } => counter!(RESUBMITTED).increment(1),
+        Event::SchemaChanged { .. } => counter!(SCHEMA_CHANGES).increment(1),
+        Event::Outage { .. } | Event::Held { .. } => {
+            let downtime = tally.downtime();
+            for (kind, ms) in [
+                ("write", downtime.write_unavailable_ms),
+                ("read", downtime.read_unavailable_ms),
+                ("held", downtime.held_ms),
+                ("ingestion_paused", downtime.ingestion_paused_ms),
+                ("reboot", downtime.reboot_unavailable_ms),
+            ] {
+                gauge!(DOWNTIME, "kind" => kind).set(ms as f64 / 1000.0);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The lead's newest report.
+pub fn report(report: &Report) {
+    for slot in report.slots.iter().flat_map(|slots| &slots.slots).filter(|slot| slot.of_deployment) {
+        if let Some(bytes) = slot.lag_bytes {
+            gauge!(LAG_BYTES, "slot" => slot.name.clone()).set(bytes as f64);
+        }
+    }
+    if let Some(ms) = report.marker.as_ref().and_then(|marker| marker.max_ms) {
+        gauge!(MARKER_SECONDS).set(ms as f64 / 1000.0);
+    }
+    if let Some(backlog) = total(report, |controller| controller.backlog.map(|backlog| backlog as f64)) {
+        gauge!(BACKLOG).set(backlog);
+    }
+    if let Some(rate) = total(report, |controller| controller.rate) {
+        gauge!(RATE).set(rate);
+    }
+}
+
+/// How many agents are attached.
+pub fn links(count: usize) {
+    gauge!(LINKS).set(count as f64);
+}
+
+/// A supervised task died.
+pub fn task_died(task: &'static str) {
+    counter!(TASK_DEATHS, "task" => task).increment(1);
+}

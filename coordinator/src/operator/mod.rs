@@ -1,0 +1,349 @@
+//! What people can ask: status, history, plans, and wishes. `Operator` answers in views (`view.rs`, `plan.rs`), whose JSON
+//! is what `--output json` prints; `service.rs` is its gRPC end, `web/` and the CLI render the same views.
+//!
+//! It reads the fold and puts wishes into the inbox. It appends nothing and decides nothing about an upgrade.
+
+pub mod facts;
+mod plan;
+mod service;
+pub mod tally;
+pub mod view;
+mod wire;
+
+use std::time::Duration;
+
+use engine::journal::entries;
+use engine::{AskId, JournalError, JournalRead, Request, RunFilter, RunId, RunInfo, Seq};
+use proto::ids::{ClusterArn, JobId};
+use proto::intent::Targets;
+use proto::jobs::{Inspect, Inspection};
+use proto::side::Side;
+use runtime::supervision::chain;
+
+pub use plan::{Cause, PlanStep, PlanView};
+pub use service::OperatorService;
+
+use crate::codes;
+use crate::drivers::{Drivers, Running, tallied};
+use crate::link::Keep;
+use crate::preflight::{self, Facts, Preflight};
+use crate::sampling::recall_waits;
+use crate::spec::UpgradeSpec;
+use crate::store::About;
+use crate::world::Upgrade;
+use view::{Answer, Brief, FactView, HistoryView, Live, StatusView};
+
+/// How long preflight's inspection of every database may take.
+const INSPECT_WITHIN: Duration = Duration::from_secs(120);
+/// Samples read back for the waits of an upgrade that this process has not driven.
+const SAMPLES_READ: u32 = 20_000;
+
+/// Why a question or wish was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Exit code 2: a precondition, or bad input. The text begins with a code.
+    #[error("{0}")]
+    Refused(String),
+    #[error("there is no upgrade {0}")]
+    NoSuchUpgrade(String),
+    /// Something of ours or AWS's failed; trying again may help.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<engine::Failure> for Refusal {
+    fn from(failure: engine::Failure) -> Refusal {
+        use engine::FailureClass as C;
+        let text = format!("{}: {failure}", failure.code);
+        match failure.class {
+            C::Permanent | C::NeedsOperator => Refusal::Refused(text),
+            C::Transient | C::Unknown | C::Interrupted => Refusal::Failed(text),
+        }
+    }
+}
+
+fn store(error: JournalError) -> Refusal {
+    match error {
+        JournalError::NoSuchRun(id) => Refusal::NoSuchUpgrade(id.to_string()),
+        JournalError::SubjectBusy { subject, by } => Refusal::Refused(format!(
+            "{}: {subject} is being upgraded already, by {by}; follow it with `pilot watch {by}`, or end it with `pilot abort {by}`",
+            codes::CLUSTER_BUSY
+        )),
+        other => Refusal::Failed(chain(&other)),
+    }
+}
+
+/// Answers people. Cheap to clone.
+#[derive(Clone)]
+pub struct Operator {
+    drivers: Drivers,
+}
+
+impl Operator {
+    pub fn new(drivers: Drivers) -> Operator {
+        Operator { drivers }
+    }
+
+    /// Every upgrade that the store knows, newest first.
+    pub async fn list(&self) -> Result<Vec<Brief>, Refusal> {
+        let filter = RunFilter { limit: Some(100), ..RunFilter::default() };
+        let runs = self.drivers.options().store.list(&filter).await.map_err(store)?;
+        let mut briefs = Vec::with_capacity(runs.len());
+        for run in runs {
+            let status = self.status_of(run).await?;
+            briefs.push(Brief::of(&status));
+        }
+        Ok(briefs)
+    }
+
+    /// One upgrade as it stands.
+    pub async fn status(&self, id: &str) -> Result<StatusView, Refusal> {
+        let info = self.drivers.options().store.info(&RunId::from(id)).await.map_err(store)?;
+        self.status_of(info).await
+    }
+
+    async fn status_of(&self, info: RunInfo) -> Result<StatusView, Refusal> {
+        let now = self.drivers.options().clock.now();
+        if let Some(running) = self.drivers.running(&info.id)
+            && let Some(handle) = &running.handle
+        {
+            let state = handle.state();
+            if state.spec().is_some() {
+                let progress = handle.progress().borrow().clone();
+                let live = Live { progress, report: running.agents.lead_report(), trouble: None };
+                return Ok(view::status(
+                    &info,
+                    &running.about,
+                    &running.shape,
+                    &state,
+                    &running.tally(),
+                    Some(&live),
+                    now,
+                ));
+            }
+        }
+        self.status_from_journal(info).await
+    }
+
+    /// For an upgrade without a driver: the fold of its journal.
+    async fn status_from_journal(&self, info: RunInfo) -> Result<StatusView, Refusal> {
+        let options = self.drivers.options();
+        let now = options.clock.now();
+        let running = self.drivers.running(&info.id);
+        let (about, _) = options.store.about(&info.id).await.map_err(store)?;
+        let folded = engine::journal::fold::<Upgrade>(&options.store, &info.id).await;
+        let state = match folded {
+            Ok(state) => state,
+            Err(error) => return Ok(view::unreadable(&info, &about, &chain(&error), now)),
+        };
+        let tally = match &running {
+            Some(running) => running.tally(),
+            None => {
+                let all = entries::<Upgrade>(&options.store, &info.id, Seq(0)).await;
+                let mut tally = tallied(&all.map_err(|error| Refusal::Failed(chain(&error)))?);
+                let samples = options.store.samples(&info.id, SAMPLES_READ).await.map_err(store)?;
+                recall_waits(&samples, &mut tally);
+                tally
+            }
+        };
+        let shape = match &running {
+            Some(running) => running.shape.as_ref().clone(),
+            None => state.spec().map(|spec| (options.plans)(spec).shape().clone()).unwrap_or_default(),
+        };
+        let trouble = running.as_ref().and_then(|running| running.trouble.clone());
+        let live = trouble.map(|trouble| Live { trouble: Some(trouble), ..Live::default() });
+        Ok(view::status(&info, &about, &shape, &state, &tally, live.as_ref(), now))
+    }
+
+    /// The facts of an upgrade at and after `from`.
+    pub async fn history(&self, id: &str, from: Seq) -> Result<HistoryView, Refusal> {
+        let options = self.drivers.options();
+        let run = RunId::from(id);
+        let mut records = Vec::new();
+        let mut next = from;
+        loop {
+            let page = options.store.read_from(&run, next, 1000).await.map_err(store)?;
+            let full = page.len() == 1000;
+            next = page.last().map_or(next, |last| Seq(last.seq.0 + 1));
+            records.extend(page);
+            if !full {
+                break;
+            }
+        }
+        Ok(HistoryView { id: id.to_owned(), facts: records.into_iter().map(FactView::of).collect() })
+    }
+
+    /// Wakes at every fact and every request of an upgrade.
+    pub fn changes(&self, id: &str) -> tokio::sync::watch::Receiver<u64> {
+        self.drivers.options().store.watch(&RunId::from(id))
+    }
+
+    /// The transient progress of an upgrade, if it is driven here now.
+    pub fn running(&self, id: &str) -> Option<Running> {
+        self.drivers.running(&RunId::from(id))
+    }
+
+    /// Every agent that ever attached, by cluster.
+    pub fn agents(&self) -> Vec<view::ClusterAgents> {
+        let seen = self.drivers.options().hub.seen().into_iter();
+        seen.map(|(cluster, agents)| view::ClusterAgents { cluster: cluster.to_string(), agents }).collect()
+    }
+
+    /// The newest samples of an upgrade, for charts.
+    pub async fn samples(&self, id: &str, limit: u32) -> Result<Vec<crate::store::Sample>, Refusal> {
+        self.drivers.options().store.samples(&RunId::from(id), limit).await.map_err(store)
+    }
+
+    /// What the coordinator's clock says.
+    pub fn clock(&self) -> &runtime::clock::Clock {
+        &self.drivers.options().clock
+    }
+}
+
+// --- before an upgrade ---
+
+impl Operator {
+    /// Every precondition, read-only.
+    pub async fn preflight(&self, spec: &UpgradeSpec) -> Result<Preflight, Refusal> {
+        validate(spec)?;
+        let (facts, inspection) = self.look(spec).await?;
+        Ok(preflight::preflight(&facts, inspection.as_ref(), spec))
+    }
+
+    /// What an upgrade would do, with what preflight found.
+    pub async fn plan(&self, spec: &UpgradeSpec) -> Result<PlanView, Refusal> {
+        validate(spec)?;
+        let (facts, inspection) = self.look(spec).await?;
+        let found = preflight::preflight(&facts, inspection.as_ref(), spec);
+        let plan = (self.drivers.options().plans)(spec);
+        let roster = self.drivers.options().hub.agents(&cluster_arn(&facts)?).roster();
+        Ok(plan::plan_view(spec, &facts, &found, plan.shape(), &roster))
+    }
+
+    /// Starts an upgrade, if nothing stands in its way and the plan is still the one that was shown (`digest`, when given).
+    pub async fn start(&self, spec: UpgradeSpec, digest: &str, asked_by: &str) -> Result<RunId, Refusal> {
+        validate(&spec)?;
+        let (facts, inspection) = self.look(&spec).await?;
+        let found = preflight::preflight(&facts, inspection.as_ref(), &spec);
+        let blocking: Vec<String> = found.blocking(&spec).map(view::finding_line).collect();
+        if !blocking.is_empty() {
+            let list = blocking.join("\n");
+            return Err(Refusal::Refused(format!(
+                "{}: the upgrade cannot begin:\n{list}",
+                crate::steps::codes::PREFLIGHT_BLOCKED
+            )));
+        }
+        let cluster = cluster_arn(&facts)?;
+        let roster = self.drivers.options().hub.agents(&cluster).roster();
+        let plan = (self.drivers.options().plans)(&spec);
+        let shown = plan::plan_view(&spec, &facts, &found, plan.shape(), &roster);
+        if !digest.is_empty() && digest != shown.digest {
+            return Err(Refusal::Refused(format!(
+                "{}: the plan has changed since it was shown; look at it again: pilot upgrade --cluster {} --to {}",
+                codes::PLAN_CHANGED,
+                spec.cluster,
+                spec.to
+            )));
+        }
+        let spec = UpgradeSpec { cluster: cluster.to_string(), ..spec };
+        let about = About {
+            roster,
+            from_version: found.from_version.clone(),
+            to_version: shown.to_version.clone(),
+            asked_by: asked_by.to_owned(),
+            plan_digest: shown.digest,
+        };
+        self.drivers.start(&cluster, spec, &about).await.map_err(store)
+    }
+
+    /// What AWS says, and what the lead agent sees when there is one.
+    async fn look(&self, spec: &UpgradeSpec) -> Result<(Facts, Option<Inspection>), Refusal> {
+        let options = self.drivers.options();
+        let facts = preflight::gather(&*options.rds, spec, options.clock.now()).await?;
+        let inspection = self.inspect(&facts, spec).await?;
+        Ok((facts, inspection))
+    }
+
+    async fn inspect(&self, facts: &Facts, spec: &UpgradeSpec) -> Result<Option<Inspection>, Refusal> {
+        let agents = self.drivers.options().hub.agents(&cluster_arn(facts)?);
+        if agents.connected().is_empty() || facts.cluster.engine != "aurora-postgresql" {
+            return Ok(None);
+        }
+        let (production, blue) = preflight::blue_side(facts)?;
+        if agents.wish().is_none() {
+            agents.aim(Targets { production, serving: Side::Blue, blue, green: None });
+        }
+        let id: JobId = format!("preflight/{}", uuid::Uuid::now_v7())
+            .parse()
+            .map_err(|error| Refusal::Failed(format!("naming a job: {error}")))?;
+        let body = Inspect { queries: spec.verify.queries.clone() };
+        let inspection = agents.job(&id, Keep::Once, Side::Blue, &body, INSPECT_WITHIN, |_| {}).await?;
+        Ok(Some(inspection))
+    }
+}
+
+fn validate(spec: &UpgradeSpec) -> Result<(), Refusal> {
+    spec.validate().map_err(|error| Refusal::Refused(format!("{}: {error}", codes::BAD_SPEC)))
+}
+
+fn cluster_arn(facts: &Facts) -> Result<ClusterArn, Refusal> {
+    let text = facts.cluster.arn.as_str();
+    text.parse().map_err(|error| Refusal::Failed(format!("reading the cluster's ARN {text}: {error}")))
+}
+
+// --- wishes ---
+
+impl Operator {
+    /// Puts a wish into the inbox and waits a moment for the driver to make it a fact. `confirm` must be the cluster's name
+    /// for an abort.
+    pub async fn ask(
+        &self,
+        id: &str,
+        ask: &str,
+        by: &str,
+        request: Request<Upgrade>,
+        confirm: Option<&str>,
+    ) -> Result<Answer, Refusal> {
+        let options = self.drivers.options();
+        let run = RunId::from(id);
+        let info = options.store.info(&run).await.map_err(store)?;
+        if let Some(outcome) = info.outcome {
+            return Err(Refusal::Refused(format!("upgrade {id} has ended: {}", outcome.as_str())));
+        }
+        if matches!(request, Request::Abort) {
+            confirmed(info.subject.as_str(), confirm)?;
+        }
+        let ask = if ask.is_empty() { AskId::fresh() } else { AskId::from(ask) };
+        let mut changes = options.store.watch(&run);
+        engine::journal::ask::<Upgrade>(&options.store, &run, ask.clone(), by.into(), &request, options.clock.now())
+            .await
+            .map_err(store)?;
+        let taken = async {
+            loop {
+                if let Some(running) = self.drivers.running(&run)
+                    && let Some(handle) = &running.handle
+                    && handle.state().has_asked(&ask)
+                {
+                    return;
+                }
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let taken = options.clock.timeout(Duration::from_secs(2), taken).await.is_ok();
+        Ok(Answer { upgrade: id.to_owned(), ask: ask.to_string(), taken })
+    }
+}
+
+/// Aborting takes the cluster's name, so that it is never a slip.
+fn confirmed(subject: &str, confirm: Option<&str>) -> Result<(), Refusal> {
+    let name = subject.rsplit(':').next().unwrap_or(subject);
+    match confirm {
+        Some(given) if given == name => Ok(()),
+        Some(given) => {
+            Err(Refusal::Refused(format!("{given:?} is not the cluster of this upgrade: write --confirm {name}")))
+        }
+        None => Err(Refusal::Refused(format!("an abort takes the cluster's name: write --confirm {name}"))),
+    }
+}

@@ -1,0 +1,148 @@
+//! The gRPC end of `Operator`: reads a request, asks, answers with one JSON document. Thin.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use engine::{Request as Wish, Seq};
+use futures_util::Stream;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::view::WatchView;
+use super::wire::{
+    AgentsRequest, AskRequest, Document, OperatorRpc, OperatorServer, SpecRequest, StartRequest, Started,
+    StatusRequest, UpgradeRequest, WatchRequest,
+};
+use super::{Operator, Refusal};
+use crate::spec::UpgradeSpec;
+use crate::world::Upgrade;
+
+/// At most one document in this time, however fast facts come.
+const WATCH_EVERY: Duration = Duration::from_millis(200);
+/// A document at least this often, so that progress without facts is seen.
+const WATCH_AT_LEAST: Duration = Duration::from_secs(1);
+
+/// The service, to be added to a tonic server.
+pub struct OperatorService {
+    operator: Operator,
+}
+
+impl OperatorService {
+    /// The service, ready for a router.
+    pub fn server(operator: Operator) -> OperatorServer<OperatorService> {
+        OperatorServer::new(OperatorService { operator }).max_encoding_message_size(64 << 20)
+    }
+}
+
+type Reply<T> = Result<Response<T>, Status>;
+
+fn status(refusal: Refusal) -> Status {
+    match refusal {
+        Refusal::Refused(text) => Status::failed_precondition(text),
+        Refusal::NoSuchUpgrade(_) => Status::not_found(refusal.to_string()),
+        Refusal::Failed(text) => Status::unavailable(text),
+    }
+}
+
+fn document(view: &impl Serialize) -> Reply<Document> {
+    let json = serde_json::to_string(view).map_err(|error| Status::internal(format!("writing the answer: {error}")))?;
+    Ok(Response::new(Document { json }))
+}
+
+fn read<T: DeserializeOwned>(what: &str, json: &str) -> Result<T, Status> {
+    serde_json::from_str(json).map_err(|error| Status::invalid_argument(format!("{what} cannot be read: {error}")))
+}
+
+#[tonic::async_trait]
+impl OperatorRpc for OperatorService {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<Document, Status>> + Send>>;
+
+    async fn preflight(&self, request: Request<SpecRequest>) -> Reply<Document> {
+        let spec: UpgradeSpec = read("the spec", &request.get_ref().spec_json)?;
+        let found = self.operator.preflight(&spec).await.map_err(status)?;
+        let blocked = found.blocking(&spec).next().is_some();
+        let mut view = serde_json::to_value(&found).map_err(|error| Status::internal(error.to_string()))?;
+        view["blocked"] = blocked.into();
+        document(&view)
+    }
+
+    async fn plan(&self, request: Request<SpecRequest>) -> Reply<Document> {
+        let spec: UpgradeSpec = read("the spec", &request.get_ref().spec_json)?;
+        document(&self.operator.plan(&spec).await.map_err(status)?)
+    }
+
+    async fn start_upgrade(&self, request: Request<StartRequest>) -> Reply<Started> {
+        let request = request.into_inner();
+        let spec: UpgradeSpec = read("the spec", &request.spec_json)?;
+        let id = self.operator.start(spec, &request.plan_digest, &request.asked_by).await.map_err(status)?;
+        Ok(Response::new(Started { upgrade_id: id.to_string() }))
+    }
+
+    async fn status(&self, request: Request<StatusRequest>) -> Reply<Document> {
+        match request.get_ref().upgrade_id.as_str() {
+            "" => document(&serde_json::json!({ "upgrades": self.operator.list().await.map_err(status)? })),
+            id => document(&self.operator.status(id).await.map_err(status)?),
+        }
+    }
+
+    async fn history(&self, request: Request<UpgradeRequest>) -> Reply<Document> {
+        document(&self.operator.history(&request.get_ref().upgrade_id, Seq(0)).await.map_err(status)?)
+    }
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Reply<Self::WatchStream> {
+        let request = request.into_inner();
+        self.operator.status(&request.upgrade_id).await.map_err(status)?;
+        let (sender, documents) = mpsc::channel(8);
+        // Ends when the follower goes, or the upgrade does.
+        tokio::spawn(follow(self.operator.clone(), request, sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(documents))))
+    }
+
+    async fn ask(&self, request: Request<AskRequest>) -> Reply<Document> {
+        let request = request.into_inner();
+        let mut body: serde_json::Value = read("the request", &request.request_json)?;
+        let confirm = body.as_object_mut().and_then(|fields| fields.remove("confirm"));
+        let confirm = confirm.as_ref().and_then(serde_json::Value::as_str);
+        let wish: Wish<Upgrade> = read("the request", &body.to_string())?;
+        let answer = self.operator.ask(&request.upgrade_id, &request.ask_id, &request.asked_by, wish, confirm);
+        document(&answer.await.map_err(status)?)
+    }
+
+    async fn agents(&self, _: Request<AgentsRequest>) -> Reply<Document> {
+        document(&serde_json::json!({ "clusters": self.operator.agents() }))
+    }
+}
+
+/// Sends what is new until the upgrade has ended and its last fact is sent.
+async fn follow(operator: Operator, request: WatchRequest, sender: mpsc::Sender<Result<Document, Status>>) {
+    let id = request.upgrade_id;
+    let mut next = Seq(request.from_seq);
+    let mut changes = operator.changes(&id);
+    loop {
+        changes.borrow_and_update();
+        let view = newest(&operator, &id, next).await;
+        let (over, reply) = match view {
+            Ok(view) => {
+                next = view.facts.last().map_or(next, |fact| Seq(fact.seq + 1));
+                let over = view.status.outcome.is_some();
+                (over, document(&view).map(Response::into_inner))
+            }
+            Err(refusal) => (true, Err(status(refusal))),
+        };
+        if sender.send(reply).await.is_err() || over {
+            return;
+        }
+        operator.clock().sleep(WATCH_EVERY).await;
+        let _ = operator.clock().timeout(WATCH_AT_LEAST - WATCH_EVERY, changes.changed()).await;
+    }
+}
+
+/// The status is read first, so that every fact it tells of is among the facts or was sent before.
+async fn newest(operator: &Operator, id: &str, next: Seq) -> Result<WatchView, Refusal> {
+    let status = operator.status(id).await?;
+    let facts = operator.history(id, next).await?.facts;
+    Ok(WatchView { status, facts })
+}

@@ -1,0 +1,214 @@
+//! What one upgrade has counted: durations per step, downtime, sessions, statements. A fold of the same facts that the
+//! engine folds, for people and metrics only; nothing decides on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use engine::{Entry, Fact, MonitorId, StepId};
+use jiff::Timestamp;
+use proto::report::{Event, HoldKind, OutageKind, Verdict};
+use serde::{Deserialize, Serialize};
+
+use crate::world::Upgrade;
+
+/// Statements and schema changes named in full; beyond it they are only counted.
+const NAMED_MAX: usize = 200;
+/// Outages before the end of this step are the reboot's.
+const REBOOTS_IN: StepId = StepId("prerequisites");
+
+/// The counters of field rule 12, by the agents' word.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Downtime {
+    pub write_unavailable_ms: u64,
+    pub read_unavailable_ms: u64,
+    /// The longest hold.
+    pub held_ms: u64,
+    pub ingestion_paused_ms: u64,
+    pub reboot_unavailable_ms: u64,
+}
+
+/// How often things happened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Sessions that held slot creation up and were ended.
+    pub purged: u64,
+    /// Sessions that would have delayed the cut and were ended.
+    pub ended: u64,
+    pub resubmitted: u64,
+    /// Statements that were recorded and not resubmitted: refused by name, or unknown.
+    pub not_resubmitted: u64,
+    pub schema_changes: u64,
+}
+
+/// What became of one recorded statement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
+    pub key: String,
+    pub database: String,
+    pub role: String,
+    pub verdict: Verdict,
+}
+
+/// The times of one step.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StepTimes {
+    pub started_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
+    /// Seconds spent in named waits, by what was waited for.
+    pub waits: BTreeMap<String, f64>,
+}
+
+impl StepTimes {
+    /// Seconds from the first start to the end, or to `now`.
+    pub fn seconds(&self, now: Timestamp) -> Option<f64> {
+        let began = self.started_at?;
+        Some(self.ended_at.unwrap_or(now).duration_since(began).as_secs_f64().max(0.0))
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct BySource {
+    write_ms: u64,
+    read_ms: u64,
+    reboot_ms: u64,
+    paused_ms: u64,
+}
+
+/// See the top of the file.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    pub counts: Counts,
+    pub held_ms: u64,
+    pub statements: Vec<Statement>,
+    pub schema_changes: Vec<String>,
+    pub steps: BTreeMap<StepId, StepTimes>,
+    /// Monitors whose alarm stands.
+    pub alarms: BTreeSet<MonitorId>,
+    by_source: BTreeMap<String, BySource>,
+}
+
+impl Tally {
+    /// Takes in the next fact.
+    pub fn apply(&mut self, entry: &Entry<Upgrade>) {
+        match &entry.fact {
+            Fact::StepStarted { step, .. } => {
+                let times = self.steps.entry(*step).or_default();
+                times.started_at.get_or_insert(entry.at);
+                times.ended_at = None;
+            }
+            Fact::StepDone { step, .. } | Fact::StepSkipped { step, .. } => {
+                let times = self.steps.entry(*step).or_default();
+                times.started_at.get_or_insert(entry.at);
+                times.ended_at = Some(entry.at);
+            }
+            Fact::UndoDone { step } => self.steps.entry(*step).or_default().ended_at = Some(entry.at),
+            Fact::AlarmRaised { monitor, .. } => {
+                self.alarms.insert(*monitor);
+            }
+            Fact::AlarmCleared { monitor } => {
+                self.alarms.remove(monitor);
+            }
+            Fact::Observed { source, event, .. } => self.observe(source.as_str(), event),
+            _ => {}
+        }
+    }
+
+    fn observe(&mut self, source: &str, event: &Event) {
+        match event {
+            Event::SessionPurged { .. } => self.counts.purged += 1,
+            Event::SessionEnded { .. } => self.counts.ended += 1,
+            Event::Resubmission { key, database, role, verdict, .. } => {
+                match verdict {
+                    Verdict::Resubmitted => self.counts.resubmitted += 1,
+                    Verdict::AlreadyDone | Verdict::CommittedOnBlue => {}
+                    Verdict::Refused { .. } | Verdict::Unknown { .. } => self.counts.not_resubmitted += 1,
+                }
+                if self.statements.len() < NAMED_MAX {
+                    let (key, database, role) = (key.clone(), database.clone(), role.clone());
+                    self.statements.push(Statement { key, database, role, verdict: verdict.clone() });
+                }
+            }
+            Event::Outage { from, ms, kind, .. } => self.outage(source, *from, *ms, *kind),
+            Event::SchemaChanged { differences, .. } => {
+                self.counts.schema_changes += 1;
+                let room = NAMED_MAX.saturating_sub(self.schema_changes.len());
+                self.schema_changes.extend(differences.iter().take(room).cloned());
+            }
+            Event::Held { ms, kind: HoldKind::Gate, .. } => self.held_ms = self.held_ms.max(*ms),
+            Event::Held { ms, kind: HoldKind::Ingestion, .. } => self.source(source).paused_ms += ms,
+            Event::PurgeBlocked { .. }
+            | Event::OldSideClient { .. }
+            | Event::OldSideWritten { .. }
+            | Event::PauseCap { .. }
+            | Event::Stance { .. } => {}
+        }
+    }
+
+    fn outage(&mut self, source: &str, from: Timestamp, ms: u64, kind: OutageKind) {
+        let rebooting = self.steps.get(&REBOOTS_IN).is_none_or(|step| step.ended_at.is_none_or(|ended| from < ended));
+        let seen = self.source(source);
+        match kind {
+            OutageKind::Write if rebooting => seen.reboot_ms += ms,
+            OutageKind::Write => seen.write_ms += ms,
+            OutageKind::Read if rebooting => {}
+            OutageKind::Read => seen.read_ms += ms,
+        }
+    }
+
+    fn source(&mut self, source: &str) -> &mut BySource {
+        self.by_source.entry(source.to_owned()).or_default()
+    }
+
+    /// Every agent sees the same outage: the one who saw most of it counts.
+    pub fn downtime(&self) -> Downtime {
+        let most = |of: fn(&BySource) -> u64| self.by_source.values().map(of).max().unwrap_or_default();
+        Downtime {
+            write_unavailable_ms: most(|seen| seen.write_ms),
+            read_unavailable_ms: most(|seen| seen.read_ms),
+            held_ms: self.held_ms,
+            ingestion_paused_ms: most(|seen| seen.paused_ms),
+            reboot_unavailable_ms: most(|seen| seen.reboot_ms),
+        }
+    }
+
+    /// Adds time that a step spent in a named wait.
+    pub fn add_wait(&mut self, step: StepId, what: &str, seconds: f64) {
+        *self.steps.entry(step).or_default().waits.entry(what.to_owned()).or_default() += seconds;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::{Epoch, Seq, Source};
+
+    use super::*;
+
+    fn tally(facts: Vec<(i64, Fact<Upgrade>)>) -> Tally {
+        let mut tally = Tally::default();
+        for (n, (second, fact)) in facts.into_iter().enumerate() {
+            let at = Timestamp::from_second(second).unwrap();
+            tally.apply(&Entry { seq: Seq(n as u64), epoch: Epoch(1), at, fact });
+        }
+        tally
+    }
+
+    fn outage(agent: &str, n: u64, from: i64, ms: u64) -> Fact<Upgrade> {
+        let (from, to) = (Timestamp::from_second(from).unwrap(), Timestamp::from_second(from + 1).unwrap());
+        let event = Event::Outage { from, to, ms, kind: OutageKind::Write, before: None, after: None };
+        Fact::Observed { source: Source::from(agent), n, event }
+    }
+
+    #[test]
+    fn one_outage_seen_by_two_agents_counts_once_and_the_reboots_is_told_apart() {
+        let step = REBOOTS_IN;
+        let tally = tally(vec![
+            (0, Fact::StepStarted { step, attempt: 1 }),
+            (6, outage("a", 1, 5, 900)),
+            (10, Fact::StepDone { step, output: serde_json::Value::Null }),
+            (20, outage("a", 2, 19, 80)),
+            (20, outage("b", 1, 19, 60)),
+        ]);
+        let downtime = tally.downtime();
+        assert_eq!((downtime.reboot_unavailable_ms, downtime.write_unavailable_ms), (900, 80));
+        assert_eq!(tally.steps[&step].seconds(Timestamp::from_second(99).unwrap()), Some(10.0));
+    }
+}

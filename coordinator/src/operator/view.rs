@@ -1,0 +1,539 @@
+//! The stable JSON of `--output json`: fields may be added, never renamed or dropped. Built from the fold, the counts and
+//! the transient progress; pure.
+
+use engine::cx::Doing;
+use engine::state::Mode;
+use engine::{Alarm, PlanShape, Progress, Record, RunInfo, State, Status, StepState};
+use jiff::Timestamp;
+use proto::report::Report;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::facts;
+use super::tally::{Counts, Downtime, Statement, StepTimes, Tally};
+use crate::link::{AgentSeen, Fresh};
+use crate::preflight::{Finding, Severity};
+use crate::sampling::total;
+use crate::store::About;
+use crate::world::Upgrade;
+
+/// One upgrade.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusView {
+    pub id: String,
+    /// The cluster's name.
+    pub cluster: String,
+    pub cluster_arn: String,
+    pub from_version: String,
+    pub to_version: String,
+    pub asked_by: String,
+    /// The step at work (or the last one that was); see `steps` for the ids.
+    pub phase: String,
+    /// `forward`, `restarting`, `unwinding`, `finished`.
+    pub direction: String,
+    /// `ok`, `attention` (an alarm, a failure being retried, a warning), `person` (it waits for one), `trouble` (no driver
+    /// can drive it).
+    pub health: String,
+    /// `succeeded`, `unwound`, `refused`, `stopped`; null while it is under way.
+    pub outcome: Option<String>,
+    pub started_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// Whole run so far.
+    pub seconds: f64,
+    /// Highest fact number plus one: `watch` goes on from here.
+    pub next_seq: u64,
+    /// The point of no return is behind.
+    pub switched_over: bool,
+    pub steps: Vec<StepView>,
+    pub current: Option<CurrentView>,
+    pub lag: LagView,
+    pub ingestion: IngestionView,
+    pub counts: Counts,
+    pub downtime: Downtime,
+    pub statements: Vec<Statement>,
+    pub schema_changes: Vec<String>,
+    pub approvals: Vec<ApprovalView>,
+    pub alarms: Vec<AlarmView>,
+    pub warnings: Vec<WarningView>,
+    /// Why it failed, goes back, or waits for a person.
+    pub reason: Option<String>,
+    /// What a person can do now, as a command or a sentence.
+    pub next_action: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepView {
+    pub id: String,
+    pub title: String,
+    /// `pending running failed done skipped undoing undone stuck`.
+    pub state: String,
+    pub seconds: Option<f64>,
+    pub attempt: u32,
+    /// Seconds spent in named waits, longest first.
+    pub waits: Vec<WaitView>,
+    pub failure: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WaitView {
+    pub what: String,
+    pub seconds: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CurrentView {
+    pub step: String,
+    /// `idle check run verify undo calm`.
+    pub doing: String,
+    pub progress: Option<ProgressView>,
+    /// What is waited for and the last status seen.
+    pub waiting_for: Option<String>,
+    /// It waits for a person.
+    pub asks_person: bool,
+    pub until: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressView {
+    pub done: u64,
+    pub total: u64,
+    pub unit: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LagView {
+    pub slots: Vec<SlotView>,
+    pub cloudwatch_bytes: Option<u64>,
+    pub marker_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotView {
+    pub name: String,
+    pub database: Option<String>,
+    pub bytes: Option<u64>,
+    pub retained_bytes: Option<u64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct IngestionView {
+    pub rate: Option<f64>,
+    pub backlog: Option<u64>,
+    /// `running`, `paused`, `mixed`, `unknown`; null without controllers.
+    pub state: Option<String>,
+    pub controllers: Vec<ControllerView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ControllerView {
+    pub name: String,
+    pub kind: String,
+    pub state: String,
+    pub rate: Option<f64>,
+    pub backlog: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalView {
+    pub name: String,
+    pub step: String,
+    pub why: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlarmView {
+    pub monitor: String,
+    /// `note`, `hold`, `unwind`.
+    pub level: String,
+    pub code: String,
+    pub text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WarningView {
+    pub at: Timestamp,
+    pub step: Option<String>,
+    pub code: String,
+    pub detail: String,
+}
+
+/// One line of `pilot status` without an id.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Brief {
+    pub id: String,
+    pub cluster: String,
+    pub from_version: String,
+    pub to_version: String,
+    pub phase: String,
+    pub health: String,
+    pub outcome: Option<String>,
+    pub started_at: Timestamp,
+    pub seconds: f64,
+}
+
+impl Brief {
+    pub fn of(status: &StatusView) -> Brief {
+        Brief {
+            id: status.id.clone(),
+            cluster: status.cluster.clone(),
+            from_version: status.from_version.clone(),
+            to_version: status.to_version.clone(),
+            phase: status.phase.clone(),
+            health: status.health.clone(),
+            outcome: status.outcome.clone(),
+            started_at: status.started_at,
+            seconds: status.seconds,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HistoryView {
+    pub id: String,
+    pub facts: Vec<FactView>,
+}
+
+/// One fact of the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FactView {
+    pub seq: u64,
+    pub at: Timestamp,
+    pub epoch: u64,
+    pub kind: String,
+    /// One sentence.
+    pub text: String,
+    pub fact: Value,
+}
+
+impl FactView {
+    /// A record that this version cannot read is shown as it is.
+    pub fn of(record: Record) -> FactView {
+        let decoded = engine::Entry::<Upgrade>::decode(&record);
+        let text = decoded.as_ref().map_or_else(ToString::to_string, |entry| facts::describe(&entry.fact));
+        let kind = record.fact.get("kind").and_then(Value::as_str).unwrap_or("unknown").to_owned();
+        FactView { seq: record.seq.0, at: record.at, epoch: record.epoch.0, kind, text, fact: record.fact }
+    }
+}
+
+/// What `watch` streams: the facts since the last one, and how it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WatchView {
+    pub status: StatusView,
+    pub facts: Vec<FactView>,
+}
+
+/// What became of a wish.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    pub upgrade: String,
+    pub ask: String,
+    /// It is a fact already; else it is in the inbox and will be one as soon as a driver reads it.
+    pub taken: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ClusterAgents {
+    pub cluster: String,
+    pub agents: Vec<AgentSeen>,
+}
+
+/// What only a running driver knows.
+#[derive(Debug, Clone, Default)]
+pub struct Live {
+    pub progress: Progress,
+    pub report: Option<Fresh<Report>>,
+    pub trouble: Option<String>,
+}
+
+/// The whole view of one upgrade.
+pub fn status(
+    info: &RunInfo,
+    about: &About,
+    shape: &PlanShape,
+    state: &State<Upgrade>,
+    tally: &Tally,
+    live: Option<&Live>,
+    now: Timestamp,
+) -> StatusView {
+    let ended = state.outcome().map(|_| state.updated_at());
+    let approvals: Vec<ApprovalView> = state
+        .open_approvals()
+        .map(|(step, name, why)| ApprovalView { name: name.into(), step: step.to_string(), why: why.into() })
+        .collect();
+    let report = live.and_then(|live| live.report.as_ref()).map(|fresh| &*fresh.value);
+    let mut view = StatusView {
+        phase: phase(state).unwrap_or_default(),
+        direction: direction(state.mode()).to_owned(),
+        health: String::new(),
+        outcome: state.outcome().map(|outcome| outcome.as_str().to_owned()),
+        updated_at: state.updated_at(),
+        next_seq: state.next_seq().0,
+        seconds: ended.unwrap_or(now).duration_since(info.created_at).as_secs_f64().max(0.0),
+        switched_over: state.committed(),
+        steps: state
+            .steps()
+            .iter()
+            .map(|step| step_view(step, shape, tally.steps.get(&step.id), ended.unwrap_or(now)))
+            .collect(),
+        current: live.and_then(|live| current(&live.progress)),
+        lag: report.map(lag).unwrap_or_default(),
+        ingestion: report.map(ingestion).unwrap_or_default(),
+        counts: tally.counts,
+        downtime: tally.downtime(),
+        statements: tally.statements.clone(),
+        schema_changes: tally.schema_changes.clone(),
+        approvals,
+        alarms: state.alarms().iter().map(|(id, alarm)| alarm_view(id.as_str(), alarm)).collect(),
+        warnings: state.warnings().map(warning_view).collect(),
+        reason: reason(state, live),
+        ..empty(info, about, now)
+    };
+    view.health = health(&view, live).to_owned();
+    view.next_action = next_action(&view);
+    view
+}
+
+fn empty(info: &RunInfo, about: &About, now: Timestamp) -> StatusView {
+    let arn = info.subject.as_str();
+    StatusView {
+        id: info.id.to_string(),
+        cluster: arn.rsplit(':').next().unwrap_or(arn).to_owned(),
+        cluster_arn: arn.to_owned(),
+        from_version: about.from_version.clone(),
+        to_version: about.to_version.clone(),
+        asked_by: about.asked_by.clone(),
+        phase: String::new(),
+        direction: "forward".to_owned(),
+        health: "ok".to_owned(),
+        outcome: info.outcome.map(|outcome| outcome.as_str().to_owned()),
+        started_at: info.created_at,
+        updated_at: now,
+        seconds: now.duration_since(info.created_at).as_secs_f64().max(0.0),
+        next_seq: 0,
+        switched_over: false,
+        steps: Vec::new(),
+        current: None,
+        lag: LagView::default(),
+        ingestion: IngestionView::default(),
+        counts: Counts::default(),
+        downtime: Downtime::default(),
+        statements: Vec::new(),
+        schema_changes: Vec::new(),
+        approvals: Vec::new(),
+        alarms: Vec::new(),
+        warnings: Vec::new(),
+        reason: None,
+        next_action: None,
+    }
+}
+
+/// A journal that this version cannot read: everything the store knows, and why.
+pub fn unreadable(info: &RunInfo, about: &About, why: &str, now: Timestamp) -> StatusView {
+    let next_action = Some("run the version of this program that the reason names".to_owned());
+    StatusView { health: "trouble".into(), reason: Some(why.to_owned()), next_action, ..empty(info, about, now) }
+}
+
+/// The step at work: the one being undone, else the first that is not passed, else the last.
+fn phase(state: &State<Upgrade>) -> Option<String> {
+    let undoing = state.steps().iter().find(|step| matches!(step.status, Status::Undoing | Status::Stuck));
+    let step = undoing.or_else(|| state.current()).or_else(|| state.steps().last())?;
+    Some(step.id.to_string())
+}
+
+fn direction(mode: &Mode) -> &'static str {
+    match mode {
+        Mode::Forward => "forward",
+        Mode::Restarting { .. } => "restarting",
+        Mode::Unwinding { .. } => "unwinding",
+        Mode::Finished { .. } => "finished",
+    }
+}
+
+fn state_name(status: Status) -> &'static str {
+    match status {
+        Status::Pending => "pending",
+        Status::Running => "running",
+        Status::Failed => "failed",
+        Status::Done => "done",
+        Status::Skipped => "skipped",
+        Status::Undoing => "undoing",
+        Status::Undone => "undone",
+        Status::Stuck => "stuck",
+    }
+}
+
+fn step_view(step: &StepState, shape: &PlanShape, times: Option<&StepTimes>, now: Timestamp) -> StepView {
+    let title = shape.index(step.id).map_or(step.id.as_str(), |index| shape.steps[index].title);
+    let mut waits: Vec<WaitView> = times
+        .iter()
+        .flat_map(|times| &times.waits)
+        .map(|(what, seconds)| WaitView { what: what.clone(), seconds: rounded(*seconds) })
+        .collect();
+    waits.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    StepView {
+        id: step.id.to_string(),
+        title: title.to_owned(),
+        state: state_name(step.status).to_owned(),
+        seconds: times.and_then(|times| times.seconds(now)).map(rounded),
+        attempt: step.attempt,
+        waits,
+        failure: step.failure.as_ref().map(|failure| format!("{failure} ({})", failure.code)),
+    }
+}
+
+fn rounded(seconds: f64) -> f64 {
+    (seconds * 1000.0).round() / 1000.0
+}
+
+fn doing_name(doing: Doing) -> &'static str {
+    match doing {
+        Doing::Idle => "idle",
+        Doing::Check => "check",
+        Doing::Run => "run",
+        Doing::Verify => "verify",
+        Doing::Undo => "undo",
+        Doing::Calm => "calm",
+    }
+}
+
+fn current(progress: &Progress) -> Option<CurrentView> {
+    let inside = progress
+        .wait
+        .as_ref()
+        .map(|wait| if wait.last.is_empty() { wait.what.to_owned() } else { format!("{}: {}", wait.what, wait.last) });
+    let outside = progress.waiting.as_ref().map(ToString::to_string);
+    Some(CurrentView {
+        step: progress.step?.to_string(),
+        doing: doing_name(progress.doing).to_owned(),
+        progress: progress.count.map(|count| ProgressView {
+            done: count.done,
+            total: count.total,
+            unit: count.unit.0.to_owned(),
+        }),
+        waiting_for: inside.or(outside),
+        asks_person: progress.asks_operator,
+        until: progress.until,
+    })
+}
+
+fn lag(report: &Report) -> LagView {
+    let slots = report.slots.iter().flat_map(|slots| &slots.slots).filter(|slot| slot.of_deployment);
+    LagView {
+        slots: slots
+            .map(|slot| SlotView {
+                name: slot.name.clone(),
+                database: slot.database.clone(),
+                bytes: slot.lag_bytes,
+                retained_bytes: slot.retained_bytes,
+            })
+            .collect(),
+        cloudwatch_bytes: None,
+        marker_ms: report.marker.as_ref().and_then(|marker| marker.max_ms),
+    }
+}
+
+fn ingestion(report: &Report) -> IngestionView {
+    use proto::report::IngestionState as S;
+    let name = |state: &S| match state {
+        S::Running => "running",
+        S::Paused => "paused",
+        S::Mixed => "mixed",
+        S::Unknown(_) => "unknown",
+    };
+    let controllers: Vec<ControllerView> = report
+        .ingestion
+        .iter()
+        .map(|controller| ControllerView {
+            name: controller.name.clone(),
+            kind: controller.kind.clone(),
+            state: name(&controller.state).to_owned(),
+            rate: controller.rate,
+            backlog: controller.backlog,
+        })
+        .collect();
+    let first = controllers.first().map(|controller| controller.state.clone());
+    let same = controllers.iter().all(|controller| Some(&controller.state) == first.as_ref());
+    IngestionView {
+        rate: total(report, |controller| controller.rate),
+        backlog: total(report, |controller| controller.backlog.map(|backlog| backlog as f64)).map(|sum| sum as u64),
+        state: if same { first } else { Some("mixed".to_owned()) },
+        controllers,
+    }
+}
+
+fn alarm_view(monitor: &str, alarm: &Alarm) -> AlarmView {
+    let level = match alarm {
+        Alarm::Note(_) => "note",
+        Alarm::Hold(_) => "hold",
+        Alarm::Unwind(_) => "unwind",
+    };
+    let why = alarm.why();
+    AlarmView { monitor: monitor.into(), level: level.into(), code: why.code.to_string(), text: why.text.clone() }
+}
+
+fn warning_view(warning: &engine::state::Warning) -> WarningView {
+    WarningView {
+        at: warning.at,
+        step: warning.step.map(|step| step.to_string()),
+        code: warning.code.to_string(),
+        detail: warning.detail.clone(),
+    }
+}
+
+/// Why it goes back, why no driver drives it, or what the step at work failed with.
+fn reason(state: &State<Upgrade>, live: Option<&Live>) -> Option<String> {
+    if let Some(trouble) = live.and_then(|live| live.trouble.clone()) {
+        return Some(trouble);
+    }
+    if let Mode::Unwinding { why } | Mode::Restarting { why, .. } = state.mode() {
+        return Some(why.to_string());
+    }
+    let failed = state.steps().iter().rev().find_map(|step| step.failure.as_ref());
+    failed.map(|failure| format!("{failure} ({})", failure.code))
+}
+
+fn health(view: &StatusView, live: Option<&Live>) -> &'static str {
+    if live.is_some_and(|live| live.trouble.is_some()) {
+        return "trouble";
+    }
+    if view.outcome.is_some() {
+        return "ok";
+    }
+    if view.current.as_ref().is_some_and(|current| current.asks_person) {
+        return "person";
+    }
+    let uneasy = view.direction != "forward"
+        || view.alarms.iter().any(|alarm| alarm.level != "note")
+        || view.steps.iter().any(|step| matches!(step.state.as_str(), "failed" | "stuck"));
+    if uneasy { "attention" } else { "ok" }
+}
+
+fn next_action(view: &StatusView) -> Option<String> {
+    let id = &view.id;
+    if view.outcome.is_some() {
+        return None;
+    }
+    if let Some(approval) = view.approvals.first() {
+        return Some(format!("pilot approve {id} {}", approval.name));
+    }
+    let asks = view.current.as_ref().is_some_and(|current| current.asks_person);
+    match (asks, view.switched_over) {
+        (true, false) => Some(format!(
+            "look at the reason, then: pilot resume {id}, or: pilot abort {id} --confirm {}",
+            view.cluster
+        )),
+        (true, true) => Some(format!("look at the reason, then: pilot resume {id}")),
+        (false, _) => None,
+    }
+}
+
+/// A finding on one line, with its cure.
+pub fn finding_line(finding: &Finding) -> String {
+    let weight = match finding.severity {
+        Severity::Blocker => "blocker",
+        Severity::Acceptable => "to accept",
+        Severity::Warning => "warning",
+        Severity::Note => "note",
+    };
+    format!("{} {weight}: {}; {}", finding.code, finding.what, finding.cure)
+}

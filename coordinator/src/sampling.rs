@@ -1,0 +1,104 @@
+//! Beside a driver: once a second the lead's report becomes gauges and samples, and the time a step spends in named waits
+//! is added up. For people and charts only; nothing decides on it.
+
+use std::convert::Infallible;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use engine::{Handle, StepId};
+use proto::report::Report;
+use runtime::clock::{Clock, Mono};
+
+use crate::drivers::Running;
+use crate::metrics;
+use crate::store::{Sample, SqliteStore};
+use crate::world::Upgrade;
+
+/// Between two samples.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Samples until it is dropped.
+pub(crate) async fn run(store: &SqliteStore, clock: &Clock, running: &Running, handle: &Handle<Upgrade>) -> Infallible {
+    tokio::join!(sample(store, clock, running, handle), count_waits(store, clock, running, handle)).0
+}
+
+async fn sample(store: &SqliteStore, clock: &Clock, running: &Running, handle: &Handle<Upgrade>) -> Infallible {
+    loop {
+        clock.sleep(EVERY).await;
+        metrics::links(running.agents.connected().len());
+        let Some(report) = running.agents.lead_report().filter(|report| report.age < EVERY * 5) else { continue };
+        metrics::report(&report.value);
+        let samples = samples(&report.value, clock.now().as_millisecond());
+        if !samples.is_empty()
+            && let Err(error) = store.add_samples(handle.run_id(), samples).await
+        {
+            tracing::warn!(upgrade = %handle.run_id(), error = %error, "samples were not kept");
+        }
+    }
+}
+
+fn samples(report: &Report, at_ms: i64) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    let mut add = |name: &str, value: Option<f64>| {
+        samples.extend(value.map(|value| Sample { at_ms, name: name.to_owned(), value }));
+    };
+    add("lag_bytes", lag_bytes(report).map(|bytes| bytes as f64));
+    add("marker_ms", report.marker.as_ref().and_then(|marker| marker.max_ms).map(|ms| ms as f64));
+    add("backlog", total(report, |controller| controller.backlog.map(|backlog| backlog as f64)));
+    add("ingestion_rate", total(report, |controller| controller.rate));
+    samples
+}
+
+/// The slot of the deployment that is furthest behind.
+pub(crate) fn lag_bytes(report: &Report) -> Option<u64> {
+    let slots = report.slots.as_ref()?;
+    slots.slots.iter().filter(|slot| slot.of_deployment).filter_map(|slot| slot.lag_bytes).max()
+}
+
+/// The sum over all controllers that know it.
+pub(crate) fn total(report: &Report, of: impl Fn(&proto::report::Controller) -> Option<f64>) -> Option<f64> {
+    let known: Vec<f64> = report.ingestion.iter().filter_map(of).collect();
+    (!known.is_empty()).then(|| known.iter().sum())
+}
+
+/// Follows the transient progress; a wait that ends is added to its step, in memory and as a sample `wait/<step>/<what>`.
+async fn count_waits(store: &SqliteStore, clock: &Clock, running: &Running, handle: &Handle<Upgrade>) -> Infallible {
+    let mut progress = handle.progress();
+    let mut open: Option<(StepId, String, Mono)> = None;
+    loop {
+        let now = {
+            let progress = progress.borrow_and_update();
+            let inside = progress.wait.as_ref().map(|wait| wait.what.to_owned());
+            let outside = progress.waiting.as_ref().map(|why| why.code.to_string());
+            progress.step.zip(inside.or(outside))
+        };
+        let same = open.as_ref().map(|(step, what, _)| (*step, what.clone())) == now;
+        if !same {
+            if let Some((step, what, since)) = open.take() {
+                let seconds = (clock.mono() - since).as_secs_f64();
+                running.tally.lock().unwrap_or_else(PoisonError::into_inner).add_wait(step, &what, seconds);
+                let name = format!("wait/{step}/{what}");
+                let sample = Sample { at_ms: clock.now().as_millisecond(), name, value: seconds };
+                if let Err(error) = store.add_samples(handle.run_id(), vec![sample]).await {
+                    tracing::warn!(upgrade = %handle.run_id(), error = %error, "samples were not kept");
+                }
+            }
+            open = now.map(|(step, what)| (step, what, clock.mono()));
+        }
+        if progress.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Adds the waits that an earlier process kept as samples.
+pub(crate) fn recall_waits(samples: &[Sample], tally: &mut crate::operator::tally::Tally) {
+    for sample in samples {
+        let mut parts = sample.name.splitn(3, '/');
+        if let (Some("wait"), Some(step), Some(what)) = (parts.next(), parts.next(), parts.next())
+            && let Some(step) = StepId::parse(step)
+        {
+            tally.add_wait(step, what, sample.value);
+        }
+    }
+}
