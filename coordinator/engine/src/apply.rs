@@ -272,14 +272,13 @@ impl<D: Domain> State<D> {
         need(self.mode == Mode::Forward, "the run goes back already")?;
         need(self.cause.as_ref().is_none_or(|cause| cause.restartable), "no restart answers an abort")?;
         need(round == self.round + 1, format!("round {} should follow", self.round + 1))?;
-        self.round = round;
         self.cause = None;
         self.mode = Mode::Restarting { from, why: why.clone() };
         self.restart_if_undone();
         Ok(())
     }
 
-    /// Ends a restart's way back once all is undone. Alarms to unwind have been answered by it; monitors raise what
+    /// Ends a restart's way back once all is undone; only then the round rises, so that undo derives the old names. Alarms to unwind have been answered by it; monitors raise what
     /// still stands again.
     fn restart_if_undone(&mut self) {
         let Mode::Restarting { from, .. } = self.mode else { return };
@@ -292,6 +291,7 @@ impl<D: Domain> State<D> {
             *step = StepState { attempt, ..StepState::new(step.id) };
         }
         self.alarms.0.retain(|_, alarm| !matches!(alarm, Alarm::Unwind(_)));
+        self.round += 1;
         self.mode = Mode::Forward;
     }
 

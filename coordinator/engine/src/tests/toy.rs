@@ -14,7 +14,7 @@ use crate::driver::{Driver, Ended, Error, Handle, Options, Parts};
 use crate::fact::{Entry, Fact, Request};
 use crate::failure::{Failure, FailureClass};
 use crate::ids::{AskId, Code, Operator, RunId, StepId, Subject};
-use crate::journal::{Holder, Journal, Seq, ask, entries, fold, start};
+use crate::journal::{Holder, Journal, JournalRead, Seq, ask, entries, fold, start};
 use crate::plan::{Plan, Retry};
 use crate::state::{Pivot, State};
 use crate::step::{Domain, Gate, Look, Reversal, Settled, Step, Unit, Wait};
@@ -225,7 +225,7 @@ impl Step<Toy> for B {
     async fn undo(&self, cx: &Cx<'_, Toy>) -> Result<(), Failure> {
         cx.world().note("b.undo");
         cx.world().play(cx, "b.undo").await?;
-        let name = format!("thing-{}-{}", cx.run_id(), cx.round() - u32::from(cx.world().cell("restart").is_some()));
+        let name = format!("thing-{}-{}", cx.run_id(), cx.round());
         cx.world().cells().retain(|cell, _| !cell.starts_with(&name));
         Ok(())
     }
@@ -398,6 +398,10 @@ impl Stage {
 
     pub(super) async fn state(&self) -> State<Toy> {
         fold(&self.journal, &self.id).await.unwrap()
+    }
+
+    pub(super) async fn journal_holder(&self) -> Option<Holder> {
+        self.journal.holder(&Subject::from("s")).await.unwrap().map(|(holder, _)| holder)
     }
 
     pub(super) async fn failures(&self) -> Vec<Failure> {
