@@ -35,6 +35,8 @@ pub enum Fault {
     SwitchoverStalls { millis: u64 },
     /// CloudWatch answers this many bytes more than the slots show.
     ReportedLag { bytes: u64 },
+    /// Green really applies nothing in any live deployment, as long as it is planned: its tables are locked.
+    ApplyStalls,
     /// The next deployment's slot creation waits where no client can see it.
     HideSlotWait,
     /// `DescribePendingMaintenanceActions` tells of this, as long as it is planned.

@@ -312,10 +312,10 @@ async fn remove(cloud: &Cloud, identifier: &str, with_target: bool, switched: bo
     };
     cloud.clock().sleep(cloud.settings().timings.delete).await;
     if !switched {
-        if let Some(live) = live {
-            if let Err(error) = provision::make_standalone(cloud, &live).await {
-                tracing::error!(%identifier, error = format!("{error:#}"), "the replication of a deleted deployment was not removed");
-            }
+        if let Some(live) = live
+            && let Err(error) = provision::make_standalone(cloud, &live).await
+        {
+            tracing::error!(%identifier, error = format!("{error:#}"), "the replication of a deleted deployment was not removed");
         }
         if let Some(green) = green.as_ref().filter(|_| with_target) {
             deletion::whole_cluster(cloud, green).await;

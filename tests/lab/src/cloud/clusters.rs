@@ -38,11 +38,11 @@ pub(crate) fn modify(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> 
                     group.family
                 )));
             }
-            if let Some(cluster) = state.clusters.get_mut(&id) {
-                if cluster.group != name {
-                    cluster.group.clone_from(&name);
-                    changed_group = Some(name.clone());
-                }
+            if let Some(cluster) = state.clusters.get_mut(&id)
+                && cluster.group != name
+            {
+                cluster.group.clone_from(&name);
+                changed_group = Some(name.clone());
             }
             if changed_group.is_some() {
                 servers::group_changed(&mut state, Kind::Cluster, &name, true);
@@ -172,10 +172,10 @@ pub(crate) fn promote(cloud: &Cloud, params: &Params) -> Answer<Option<Element>>
     drop(state);
     let task = cloud.clone();
     cloud.spawn(async move {
-        if let Some(live) = live {
-            if let Err(error) = crate::cloud::provision::make_standalone(&task, &live).await {
-                tracing::warn!(error = format!("{error:#}"), "a promoted green was not freed");
-            }
+        if let Some(live) = live
+            && let Err(error) = crate::cloud::provision::make_standalone(&task, &live).await
+        {
+            tracing::warn!(error = format!("{error:#}"), "a promoted green was not freed");
         }
         servers::identify(&task, &[&id]).await;
     });

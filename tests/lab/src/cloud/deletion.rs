@@ -22,13 +22,13 @@ pub(crate) fn instance(cloud: &Cloud, params: &Params) -> Answer<Option<Element>
     if instance.status == "deleting" {
         return Err(Refusal::instance_state(format!("Instance {identifier} is already being deleted.")));
     }
-    if let Some(deployment) = state.deployment_of(&cluster) {
-        if matches!(deployment.status.as_str(), "PROVISIONING" | "SWITCHOVER_IN_PROGRESS") {
-            return Err(Refusal::instance_state(format!(
-                "Instance {identifier} is part of blue/green deployment {}",
-                deployment.identifier
-            )));
-        }
+    if let Some(deployment) = state.deployment_of(&cluster)
+        && matches!(deployment.status.as_str(), "PROVISIONING" | "SWITCHOVER_IN_PROGRESS")
+    {
+        return Err(Refusal::instance_state(format!(
+            "Instance {identifier} is part of blue/green deployment {}",
+            deployment.identifier
+        )));
     }
     let of = state.clusters.get(&cluster);
     if of.is_some_and(|c| c.writer == id && c.source.is_some() && c.readers.is_empty()) {
@@ -63,10 +63,10 @@ async fn remove_instance(cloud: &Cloud, id: &InstanceId, of_writer: bool) {
     let last = {
         let mut state = cloud.state();
         let members = state.clusters.get(&cluster).map_or(0, |c| c.members().count());
-        if members == 1 {
-            if let (Some(c), Some(server)) = (state.clusters.get_mut(&cluster), server.as_ref()) {
-                c.storage = Some(Arc::clone(server));
-            }
+        if members == 1
+            && let (Some(c), Some(server)) = (state.clusters.get_mut(&cluster), server.as_ref())
+        {
+            c.storage = Some(Arc::clone(server));
         }
         members == 1
     };
@@ -118,12 +118,11 @@ pub(crate) fn cluster(cloud: &Cloud, params: &Params) -> Answer<Option<Element>>
     if cluster.status != "available" {
         return Err(Refusal::cluster_state(format!("DB cluster {identifier} is not in available state")));
     }
-    if let Some(name) = &last {
-        if state.snapshots.contains_key(name) {
-            let text =
-                format!("Cannot create the snapshot because a snapshot with the identifier {name} already exists.");
-            return Err(Refusal::new("DBClusterSnapshotAlreadyExistsFault", 400, text));
-        }
+    if let Some(name) = &last
+        && state.snapshots.contains_key(name)
+    {
+        let text = format!("Cannot create the snapshot because a snapshot with the identifier {name} already exists.");
+        return Err(Refusal::new("DBClusterSnapshotAlreadyExistsFault", 400, text));
     }
     let id = cluster.id.clone();
     if let Some(cluster) = state.clusters.get_mut(&id) {
@@ -143,10 +142,10 @@ async fn remove_cluster(cloud: &Cloud, id: &ClusterId, last: Option<String>) {
     if let Some(name) = last {
         final_snapshot(cloud, id, &name, storage.as_deref()).await;
     }
-    if let Some(storage) = storage {
-        if let Err(error) = storage.remove().await {
-            tracing::warn!(cluster = %id, error = error.chain(), "a deleted cluster's storage did not go");
-        }
+    if let Some(storage) = storage
+        && let Err(error) = storage.remove().await
+    {
+        tracing::warn!(cluster = %id, error = error.chain(), "a deleted cluster's storage did not go");
     }
     cloud.clock().sleep(cloud.settings().timings.delete).await;
     let mut state = cloud.state();

@@ -89,13 +89,11 @@ async fn readings(server: &Server, writer: bool) -> Vec<(&'static str, f64)> {
         all.push(("TransactionLogsDiskUsage", row.get::<_, f64>(2)));
         all.push(("DBLoad", row.get::<_, f64>(3)));
     }
-    if writer {
-        if let Ok(Some(lag)) = health::oldest_slot_lag(server).await {
-            all.extend(
-                ["OldestReplicationSlotLag", "OldestLogicalReplicationSlotLag", "ReplicationSlotDiskUsage"]
-                    .map(|m| (m, lag as f64)),
-            );
-        }
+    if writer && let Ok(Some(lag)) = health::oldest_slot_lag(server).await {
+        all.extend(
+            ["OldestReplicationSlotLag", "OldestLogicalReplicationSlotLag", "ReplicationSlotDiskUsage"]
+                .map(|m| (m, lag as f64)),
+        );
     }
     all
 }

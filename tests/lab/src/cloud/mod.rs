@@ -18,14 +18,14 @@ mod network;
 mod parameters;
 pub(crate) mod params;
 pub(crate) mod provision;
+#[cfg(test)]
+mod real_tests;
 pub mod requests;
 mod servers;
 mod snapshots;
 mod state;
 mod switchover;
 mod tags;
-#[cfg(test)]
-mod tests;
 mod versions;
 
 use std::net::IpAddr;
@@ -176,10 +176,10 @@ impl Cloud {
         if let Some(fleet) = self.0.fleet.get() {
             fleet.stop_all(Stop::Immediate).await;
         }
-        if self.0.own_work_dir {
-            if let Err(error) = std::fs::remove_dir_all(&self.0.work_dir) {
-                tracing::warn!(%error, folder = %self.0.work_dir.display(), "the work folder could not be removed");
-            }
+        if self.0.own_work_dir
+            && let Err(error) = std::fs::remove_dir_all(&self.0.work_dir)
+        {
+            tracing::warn!(%error, folder = %self.0.work_dir.display(), "the work folder could not be removed");
         }
     }
 }

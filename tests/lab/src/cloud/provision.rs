@@ -9,7 +9,7 @@ use crate::cloud::network::Doors;
 use crate::cloud::state::{Cluster, Deployment, Instance, Replication, State, cluster_arn, instance_arn, major_of};
 use crate::cloud::{Cloud, clusters, create, instances, parameters, servers, state_id};
 use crate::faults::Fault;
-use crate::fleet::Node;
+use crate::fleet::{Admin, Node};
 use crate::mechanics::green::{self, BuildFailed, Stage};
 use crate::mechanics::health::{self, Baseline, ChangeKind};
 use crate::mechanics::{Side, Sides};
@@ -351,9 +351,16 @@ fn settle_failed_green(state: &mut State, green: Option<&str>) {
 
 /// Looks at a live deployment until it is no longer one: what was done on blue, and whether green still follows.
 async fn watch(cloud: &Cloud, identifier: &str, live: &Arc<Live>) {
-    let mut silent = 0;
+    let (mut silent, mut stall) = (0, Vec::new());
     loop {
         tokio::time::sleep(cloud.settings().timings.watch).await;
+        let stalls = cloud.faults().standing(|f| matches!(f, Fault::ApplyStalls).then_some(())).is_some();
+        if stalls && stall.is_empty() {
+            stall = stall_apply(&live.sides()).await;
+        } else if !stalls {
+            // Sessions that go release their locks.
+            stall.clear();
+        }
         let mine = |d: &Deployment| {
             d.live.as_ref().is_some_and(|l| Arc::ptr_eq(l, live)) && d.status != "SWITCHOVER_COMPLETED"
         };
@@ -364,11 +371,9 @@ async fn watch(cloud: &Cloud, identifier: &str, live: &Arc<Live>) {
         if !waits {
             continue;
         }
-        if !known {
-            if let Ok(Some(why)) = live.degraded().await {
-                degrade(cloud, identifier, &why);
-                continue;
-            }
+        if !known && let Ok(Some(why)) = live.degraded().await {
+            degrade(cloud, identifier, &why);
+            continue;
         }
         silent = match health::links(&live.sides()).await {
             Ok(links) => match links
@@ -391,6 +396,28 @@ async fn watch(cloud: &Cloud, identifier: &str, live: &Arc<Live>) {
             Err(_) => silent,
         };
     }
+}
+
+/// Locks every table of clients on green against writing, in one session for each database.
+async fn stall_apply(sides: &Sides) -> Vec<Admin> {
+    const LOCK: &str = "do $$ declare t regclass; begin for t in select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+        where c.relkind in ('r', 'p') and n.nspname not in ('pg_catalog', 'information_schema') \
+        loop execute format('lock table %s in share mode', t); end loop; end $$";
+    let mut held = Vec::new();
+    for link in &sides.links {
+        let locked = async {
+            let admin = sides.green.writer.admin(&link.database).await?;
+            admin.batch_execute(&format!("set default_transaction_read_only = off; begin; {LOCK}")).await?;
+            anyhow::Ok(admin)
+        };
+        match locked.await {
+            Ok(admin) => held.push(admin),
+            Err(error) => {
+                tracing::warn!(database = %link.database, error = format!("{error:#}"), "apply was not stalled")
+            }
+        }
+    }
+    held
 }
 
 /// Blue was changed in a way that only a new deployment cures.

@@ -108,10 +108,10 @@ pub(crate) fn describe(cloud: &Cloud, params: &Params) -> Answer<Option<Element>
     let state = cloud.state();
     let filters = params.filters(&["db-cluster-id", "db-cluster-snapshot-id", "snapshot-type", "engine"])?;
     let name = params.get("DBClusterSnapshotIdentifier").map(str::to_lowercase);
-    if let Some(name) = &name {
-        if !state.snapshots.values().any(|s| s.identifier == *name || s.arn() == *name) {
-            return Err(Refusal::snapshot_not_found(name));
-        }
+    if let Some(name) = &name
+        && !state.snapshots.values().any(|s| s.identifier == *name || s.arn() == *name)
+    {
+        return Err(Refusal::snapshot_not_found(name));
     }
     let cluster = params.get("DBClusterIdentifier").map(str::to_lowercase);
     let automated = params.get("SnapshotType").is_some_and(|kind| kind != "manual");

@@ -56,10 +56,10 @@ fn begun(cloud: &Cloud, identifier: &str) {
     cloud.spawn(async move {
         task.clock().sleep(task.settings().timings.member_lag).await;
         let mut state = task.state();
-        if let Ok(deployment) = state.deployment_mut(&identifier) {
-            if deployment.status == "SWITCHOVER_IN_PROGRESS" {
-                deployment.members.iter_mut().for_each(|m| m.status = "SWITCHOVER_IN_PROGRESS");
-            }
+        if let Ok(deployment) = state.deployment_mut(&identifier)
+            && deployment.status == "SWITCHOVER_IN_PROGRESS"
+        {
+            deployment.members.iter_mut().for_each(|m| m.status = "SWITCHOVER_IN_PROGRESS");
         }
     });
 }

@@ -264,6 +264,40 @@ async fn a_failed_switchover_leaves_blue_serving_and_the_next_one_succeeds_after
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_green_whose_apply_is_stalled_falls_behind_and_catches_up_afterwards() {
+    let lab = lab(Timings { watch: Duration::from_millis(100), ..Timings::zero() }).await;
+    let cluster = lab.create_cluster(source("orders", 14)).await.expect("the cluster comes up");
+    client(&cluster, "orders").await.batch_execute("create table t (id int primary key)").await.expect("a table");
+    let id = deployed(&lab, &cluster, 16).await;
+    let target = deployment(&lab, &id).await["Target"]
+        .as_str()
+        .and_then(|arn| arn.rsplit(':').next())
+        .expect("green")
+        .to_owned();
+    let green = connect(lab.members(&target)[0].1, &cluster, "orders").await.expect("green answers");
+    let behind = || async {
+        let session = client(&cluster, "orders").await;
+        session.batch_execute("insert into t select coalesce(max(id), 0) + 1 from t").await.expect("blue writes");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        count(&session, "select count(*) from t").await - count(&green, "select count(*) from t").await
+    };
+    lab.faults().plan(Fault::ApplyStalls, 1);
+    until("green falls behind", || async {
+        let rows = behind().await;
+        (rows > 5, rows)
+    })
+    .await;
+    lab.faults().clear();
+    until("green catches up", || async {
+        let rows = count(&client(&cluster, "orders").await, "select count(*) from t").await;
+        let there = count(&green, "select count(*) from t").await;
+        (rows == there, (rows, there))
+    })
+    .await;
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_that_its_precheck_refuses_ends_as_invalid_configuration_with_its_log() {
     let lab = lab(Timings::zero()).await;
     let settings = ClusterSettings { preload: vec!["pg_cron".into()], ..source("orders", 15) };
