@@ -24,7 +24,7 @@ use crate::journal::{JournalError, entries};
 use crate::monitor::{AnyMonitor, MonitorCx};
 use crate::plan::Plan;
 use crate::state::{State, Status};
-use crate::step::{AnyStep, Domain, Gate, Reversal, Why};
+use crate::step::{AnyStep, Domain, Gate, Why};
 use crate::writer::{Refused, Writer};
 
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
@@ -68,7 +68,7 @@ async fn take_over<D: Domain>(
         Ok((folded, resumed))
     };
     let (folded, resumed) = folded.await.map_err(|source| Error::Fold { id: id.clone(), source })?;
-    let journaled: Vec<StepId> = folded.steps().iter().map(|step| step.id).collect();
+    let journaled = folded.order();
     let (Some(spec), true) = (folded.spec().cloned(), journaled == parts.plan.shape().ids()) else {
         return Err(Error::PlanDiffers { id, journal: journaled, ours: parts.plan.shape().ids() });
     };
@@ -89,7 +89,7 @@ async fn take_over<D: Domain>(
         call_timeout: options.call_timeout,
         not_before,
         faults: options.faults.clone(),
-        pivot: parts.plan.shape().steps.iter().find(|step| step.reversal == Reversal::Pivot).map(|step| step.id),
+        pivot: parts.plan.shape().pivot(),
     });
     let mut monitors = JoinSet::new();
     for (id, monitor) in &parts.plan.monitors {
@@ -213,6 +213,11 @@ impl<D: Domain> Actor<D> {
             }
             Gate::Approval { name, why } => {
                 self.writer.append(Fact::ApprovalAsked { step: id, name: name.to_owned(), why }).await?;
+                return Ok(false);
+            }
+            Gate::Skip { .. } if self.shared.pivot == Some(id) => {
+                let failure = Failure::permanent(codes::GATE_CLOSED, format!("skipping {id}, which is the pivot"));
+                self.failed(id, started, failure, this).await?;
                 return Ok(false);
             }
             Gate::Skip { reason } => {

@@ -33,6 +33,8 @@ impl<D: Domain> State<D> {
             need(self.spec.is_none(), "the run is created already")?;
             self.spec = Some(spec.clone().into());
             self.steps = plan.iter().copied().map(StepState::new).collect();
+            need(plan.pivot.is_none_or(|pivot| plan.contains(&pivot)), "the pivot is not in the plan")?;
+            self.pivot_step = plan.pivot;
             self.created_at = at;
             return Ok(());
         }
@@ -57,7 +59,8 @@ impl<D: Domain> State<D> {
                 Ok(())
             }
             Fact::StepDone { step, output } => {
-                need(!self.armed(), "the pivot is armed")?;
+                let settled = self.pivot_step != Some(*step) || self.committed();
+                need(settled && !self.armed(), "the pivot is not settled")?;
                 let step = self.in_status(*step, &[Status::Running])?;
                 step.output = Some(output.clone());
                 step.pass(at, Status::Done);
@@ -65,6 +68,7 @@ impl<D: Domain> State<D> {
             }
             Fact::StepSkipped { step, reason } => {
                 self.need_turn(*step)?;
+                need(self.pivot_step != Some(*step), "the pivot cannot be skipped")?;
                 let step = self.in_status(*step, &[Status::Pending, Status::Failed])?;
                 step.skipped = Some(reason.clone());
                 step.pass(at, Status::Skipped);
@@ -260,8 +264,8 @@ impl<D: Domain> State<D> {
         need(self.mode == Mode::Forward && self.cause.is_none(), "the run goes back")?;
         need(!self.paused, "the run is paused")?;
         need(self.alarms.holding().is_none(), "an alarm holds")?;
-        let step = self.current().filter(|step| step.status == Status::Running && step.attempt == attempt);
-        self.pivot_step = Some(step.ok_or("this attempt is not at work")?.id);
+        let step = self.current().filter(|step| Some(step.id) == self.pivot_step && step.attempt == attempt);
+        need(step.is_some_and(|step| step.status == Status::Running), "this attempt of the pivot is not at work")?;
         self.pivot = Pivot::Armed;
         Ok(())
     }

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use crate::cx::{Faults, Lease, Mail, Progress};
 use crate::fact::{Entry, Fact, Outcome};
 use crate::failure::Failure;
-use crate::ids::{Code, RunId, Source, StepId};
+use crate::ids::{Code, RunId, Source};
 use crate::journal::{FoldError, Holder, Journal, JournalError};
-use crate::plan::Plan;
+use crate::plan::{Plan, StepOrder};
 use crate::state::{IllegalFact, State};
 use crate::step::Domain;
 
@@ -96,10 +96,12 @@ pub enum Error {
     Fold { id: RunId, source: FoldError },
     /// This program has another plan: nothing is touched.
     #[error(
-        "run {id} was created by a version with the steps {journal:?}; this version has {ours:?}: run the version that \
-         created it"
+        "run {id} was created by a version with the steps {:?}; this version has {:?}: run the version that \
+         created it",
+        journal.steps,
+        ours.steps
     )]
-    PlanDiffers { id: RunId, journal: Vec<StepId>, ours: Vec<StepId> },
+    PlanDiffers { id: RunId, journal: StepOrder, ours: StepOrder },
     /// The engine wanted to append what its own fold refuses: a mistake in the engine.
     #[error("run {id}: the engine contradicts itself")]
     Illegal { id: RunId, source: IllegalFact },

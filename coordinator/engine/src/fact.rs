@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::failure::Failure;
 use crate::ids::{AskId, Code, MonitorId, Operator, Source, StepId};
 use crate::journal::{Epoch, Record, Seq};
+use crate::plan::StepOrder;
 use crate::step::{Domain, Why};
 
 /// The version of the fact kinds written by this program; raised whenever a kind is added.
@@ -20,7 +21,7 @@ pub const FORMAT: u32 = 1;
 #[serde(tag = "kind", rename_all = "snake_case", bound = "")]
 pub enum Fact<D: Domain> {
     /// Always the first.
-    Created { spec: D::Spec, plan: Vec<StepId> },
+    Created { spec: D::Spec, plan: StepOrder },
     /// An attempt begins. Attempts of a step count from 1 and never repeat, also across restarts.
     StepStarted { step: StepId, attempt: u32 },
     /// A change to the world is about to be made; `before` is what undo restores.

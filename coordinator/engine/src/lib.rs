@@ -29,7 +29,7 @@ pub use failure::{Failure, FailureClass};
 pub use ids::{AskId, Code, MonitorId, Operator, RunId, Source, StepId, Subject};
 pub use journal::{Append, AskRow, Epoch, Holder, Journal, JournalError, JournalRead, Record, RunFilter, RunInfo, Seq};
 pub use monitor::{Monitor, MonitorCx, Monitors};
-pub use plan::{Plan, PlanShape, Restart, Retry};
+pub use plan::{Plan, PlanShape, Restart, Retry, StepOrder};
 pub use state::{Alarms, Mode, Pivot, State, Status, StepState};
 pub use step::{Domain, Gate, Look, Reversal, Settled, Step, Unit, Wait, Why};
 

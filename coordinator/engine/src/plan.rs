@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{MonitorId, StepId};
 use crate::monitor::{AnyMonitor, Monitor};
 use crate::step::{AnyStep, Domain, Reversal, Step};
@@ -137,10 +139,32 @@ impl<D: Domain> Plan<D> {
     }
 }
 
+/// The part of a plan that is in the journal: a program whose own differs must not drive the run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepOrder {
+    /// All steps in order.
+    pub steps: Vec<StepId>,
+    /// Which of them is the pivot: what comes after it is never undone.
+    pub pivot: Option<StepId>,
+}
+
+/// The steps in order.
+impl std::ops::Deref for StepOrder {
+    type Target = [StepId];
+    fn deref(&self) -> &[StepId] {
+        &self.steps
+    }
+}
+
 impl PlanShape {
     /// The steps' names in order, as `Created` records them.
-    pub fn ids(&self) -> Vec<StepId> {
-        self.steps.iter().map(|step| step.id).collect()
+    pub fn ids(&self) -> StepOrder {
+        StepOrder { steps: self.steps.iter().map(|step| step.id).collect(), pivot: self.pivot() }
+    }
+
+    /// The pivot, if there is one.
+    pub fn pivot(&self) -> Option<StepId> {
+        self.steps.iter().find(|step| step.reversal == Reversal::Pivot).map(|step| step.id)
     }
 
     /// Where in the order a step is.

@@ -11,6 +11,7 @@ use crate::fact::{Alarm, Outcome};
 use crate::failure::{Failure, codes};
 use crate::ids::{AskId, Code, MonitorId, Source, StepId};
 use crate::journal::Seq;
+use crate::plan::StepOrder;
 use crate::step::{Domain, Why};
 
 /// A run as its facts tell it.
@@ -268,6 +269,11 @@ impl<D: Domain> State<D> {
     /// The steps in the plan's order.
     pub fn steps(&self) -> &[StepState] {
         &self.steps
+    }
+
+    /// The order of steps that the run was created with.
+    pub fn order(&self) -> StepOrder {
+        StepOrder { steps: self.steps.iter().map(|step| step.id).collect(), pivot: self.pivot_step }
     }
 
     /// One step.

@@ -261,5 +261,5 @@ fn a_plan_in_an_impossible_order_cannot_be_built() {
     assert!(refused(|| Plan::new().then(F)), "forward only before the pivot");
     assert!(refused(|| Plan::new().then(P).then(A)), "reversible after the pivot");
     assert!(refused(|| Plan::new().then(A).then(A)), "the same step twice");
-    assert_eq!(plan().shape().ids(), [StepId("a"), StepId("b"), StepId("p"), StepId("f")]);
+    assert_eq!(plan().shape().ids().steps, [StepId("a"), StepId("b"), StepId("p"), StepId("f")]);
 }

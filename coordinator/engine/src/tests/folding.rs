@@ -35,6 +35,10 @@ impl Play {
         play
     }
 
+    fn told(&self) -> String {
+        self.facts.iter().map(|entry| format!("\n{} {:?}", entry.seq, entry.fact)).collect()
+    }
+
     fn entry(&self, fact: Fact<Toy>) -> Entry<Toy> {
         Entry { seq: self.state.next_seq(), epoch: Epoch(1), at: self.now, fact }
     }
@@ -52,7 +56,7 @@ impl Play {
     fn must(&mut self, fact: Fact<Toy>) {
         let entry = self.entry(fact);
         let next = self.state.clone().apply(&entry);
-        self.state = next.unwrap_or_else(|illegal| panic!("{illegal}; after {:#?}", self.facts));
+        self.state = next.unwrap_or_else(|illegal| panic!("{illegal}; after {}", self.told()));
         self.facts.push(entry);
     }
 
@@ -174,7 +178,7 @@ impl Play {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(600), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_run_is_legal_and_ends_intact_or_complete(
@@ -195,7 +199,7 @@ proptest! {
         for dice in calm {
             ended = ended || !play.go_on(dice);
         }
-        prop_assert!(ended, "it does not end: {:?} {:#?}", play.state.mode(), play.facts.iter().rev().take(12).collect::<Vec<_>>());
+        prop_assert!(ended, "it does not end: {:?} {}", play.state.mode(), play.told());
         let touched = play.state.steps().iter().any(|step| step.touched);
         match play.state.outcome() {
             Some(Outcome::Succeeded) => prop_assert!(play.state.committed() && play.state.steps().iter().all(|s| s.passed())),
