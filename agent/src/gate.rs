@@ -302,7 +302,9 @@ impl Gate {
         let mut moments = *self.shared.moments.borrow();
         let mut over = Vec::new();
         let pauses = self.controllers.iter().any(|c| !c.holds() && Gate::wants_paused(goal, c.as_ref()));
-        if !goal.hold && let Some(since) = moments.held.take() {
+        if !goal.hold
+            && let Some(since) = moments.held.take()
+        {
             over.push((Key::HeldSince, Some((HoldKind::Gate, since.elapsed(now)))));
             self.told.hold_80 = false;
         }
@@ -436,7 +438,11 @@ async fn release_one(
         }
     }
     let name = controller.name();
-    let unknown = PauseMark { upgrade: String::new(), since: jiff::Timestamp::UNIX_EPOCH, expires_at: jiff::Timestamp::UNIX_EPOCH };
+    let unknown = PauseMark {
+        upgrade: String::new(),
+        since: jiff::Timestamp::UNIX_EPOCH,
+        expires_at: jiff::Timestamp::UNIX_EPOCH,
+    };
     let mark = marks.read(name).ok().flatten().unwrap_or(unknown);
     controller.resume(&mark).await.map_err(|error| chain(&error))
 }

@@ -1,1 +1,94 @@
-fn main() {}
+//! `pilot-agent --config FILE`. Only the order of the start: cryptography, flags, configuration, logs, metrics, then the agent.
+#![forbid(unsafe_code)]
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use agent::{
+    config::Config,
+    metrics,
+    spool::Spool,
+    supervisor::{Agent, VERSION},
+};
+use anyhow::Context;
+use clap::Parser;
+use runtime::{clock::Clock, crypto, recorder, shutdown, telemetry};
+
+/// Bad usage or a bad configuration.
+const EX_USAGE: u8 = 64;
+
+/// Watches, pauses, holds and verifies beside the application, as the coordinator wishes.
+#[derive(Debug, Parser)]
+#[command(name = "pilot-agent", version)]
+struct Flags {
+    /// The configuration, a TOML file.
+    #[arg(long)]
+    config: PathBuf,
+    /// The coordinator, instead of the one in the file.
+    #[arg(long)]
+    coordinator: Option<String>,
+    /// The state file, instead of the one in the file.
+    #[arg(long)]
+    state_file: Option<PathBuf>,
+    /// Forget which coordinator was obeyed, then go on: the next one may be of another store.
+    #[arg(long)]
+    rebind: bool,
+}
+
+fn main() -> ExitCode {
+    crypto::install();
+    let flags = match Flags::try_parse() {
+        Ok(flags) => flags,
+        Err(error) => {
+            // Help and version are no errors; what cannot be printed has no reader.
+            let _unprinted = error.print();
+            return if error.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let mut over = Vec::new();
+    over.extend(flags.coordinator.iter().map(|value| ("coordinator", value.clone())));
+    over.extend(flags.state_file.iter().map(|value| ("state_file", value.display().to_string())));
+    let config = match Config::load(&flags.config, &over) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{}: {}", flags.config.display(), runtime::supervision::chain(&error));
+            return ExitCode::from(EX_USAGE);
+        }
+    };
+    match run(config, flags.rebind) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pilot-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Config, rebind: bool) -> anyhow::Result<()> {
+    telemetry::init(config.log.format, &config.log.filter)?;
+    let recorder = recorder::install()?;
+    metrics::describe();
+    // Two threads: one is free to release clients while the other is busy.
+    let threads = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(4)
+        .thread_keep_alive(Duration::from_secs(5))
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    threads.block_on(async {
+        let (clock, stop) = (Clock::system(), shutdown::Stop::new());
+        if rebind {
+            Spool::open(&config.state_file)?.rebind().await.context("forgetting the coordinator")?;
+        }
+        let agent = Agent::new(config, clock, recorder).await.map_err(|error| anyhow::anyhow!(error))?;
+        tracing::info!(version = VERSION, admin = %agent.admin_address()?, "started");
+        let running = tokio::spawn(agent.run(stop.clone()));
+        if let Some(signal) = shutdown::on_signal(&stop).await? {
+            tracing::info!(signal, "stopping");
+        }
+        if !running.await.context("the agent died")? {
+            tracing::warn!("some tasks did not stop in time");
+        }
+        Ok(())
+    })
+}

@@ -172,6 +172,25 @@ impl Spool {
         self.call("written", move |connection| store(connection, key, &text)).await
     }
 
+    /// Stores one fact without waiting for the disk: for what is true whether it is written or not.
+    pub fn put_soon<T: Serialize>(&self, key: Key, value: &T) {
+        let text = match to_text(key.name(), value) {
+            Ok(text) => text,
+            Err(error) => {
+                tracing::error!(error = %runtime::supervision::chain(&error), "a fact has no JSON form");
+                return;
+            }
+        };
+        let sent = self.work.send(Box::new(move |connection| {
+            if let Err(error) = store(connection, key, &text) {
+                tracing::error!(%error, key = key.name(), "a fact cannot be written to the state file");
+            }
+        }));
+        if sent.is_err() {
+            tracing::error!(key = key.name(), "the spool's thread has ended");
+        }
+    }
+
     /// Removes one fact, without waiting for the disk: for what may be forgotten late.
     pub fn forget_soon(&self, key: Key) {
         let sent = self.work.send(Box::new(move |connection| {
@@ -234,8 +253,8 @@ impl Spool {
     pub async fn unacknowledged_results<T: DeserializeOwned>(&self) -> Result<Vec<T>, SpoolError> {
         let texts: Vec<String> = self
             .call("read", |connection| {
-                let mut rows =
-                    connection.prepare("select answer from results where acknowledged = 0 order by rowid limit 1000")?;
+                let mut rows = connection
+                    .prepare("select answer from results where acknowledged = 0 order by rowid limit 1000")?;
                 rows.query_map([], |row| row.get(0))?.collect()
             })
             .await?;

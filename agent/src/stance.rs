@@ -116,8 +116,7 @@ pub fn stance(window: Option<&Window>, lease: LeaseState, probe: &Probe, now: Mo
         };
     }
     let Some(window) = window else { return Stance::ReleaseToBlue };
-    let green_writes =
-        probe.green_took_write || probe.production == Seen::Side { side: Side::Green, wrote: true };
+    let green_writes = probe.green_took_write || probe.production == Seen::Side { side: Side::Green, wrote: true };
     if green_writes || window.serving == Side::Green {
         return Stance::ReleaseToGreen;
     }

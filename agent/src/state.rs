@@ -109,11 +109,7 @@ impl ProbeState {
             Some((_, report::Outcome::Answered { side: None, .. })) => Seen::Stranger,
             Some((_, report::Outcome::Unreachable { .. })) | None => Seen::Nothing,
         };
-        Probe {
-            production,
-            green_took_write: self.green_took_write,
-            blue_writes_in_a_row: self.blue_writes_in_a_row,
-        }
+        Probe { production, green_took_write: self.green_took_write, blue_writes_in_a_row: self.blue_writes_in_a_row }
     }
 
     /// The same state but for the times of its looks? Only a change of this kind is worth an early report.
@@ -259,9 +255,8 @@ impl Shared {
         let age = |at: Mono| millis(now.since(at));
         let pictures = self.pictures();
         let (probe, moments) = (self.probe.borrow().clone(), *self.moments.borrow());
-        let seen = |look: Option<(Mono, report::Outcome)>| {
-            look.map(|(at, outcome)| report::Seen { age_ms: age(at), outcome })
-        };
+        let seen =
+            |look: Option<(Mono, report::Outcome)>| look.map(|(at, outcome)| report::Seen { age_ms: age(at), outcome });
         let sessions = pictures.sessions.map(|sessions| report::Sessions {
             purged_total: pictures.purged_total,
             ended_total: pictures.ended_total,

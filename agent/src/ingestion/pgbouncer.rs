@@ -257,7 +257,9 @@ impl IngestionController for PgBouncer {
             let paused = self.paused(&session).await?;
             let waiting = self.command(&session, "SHOW POOLS").await?;
             let backlog = waiting.iter().filter_map(|message| match message {
-                SimpleQueryMessage::Row(row) if self.databases.iter().any(|d| Some(d.as_str()) == column(row, "database")) => {
+                SimpleQueryMessage::Row(row)
+                    if self.databases.iter().any(|d| Some(d.as_str()) == column(row, "database")) =>
+                {
                     column(row, "cl_waiting")?.parse::<u64>().ok()
                 }
                 _ => None,
@@ -336,6 +338,9 @@ mod tests {
     #[test]
     fn a_database_that_is_not_in_the_file_is_named() {
         let to: SocketAddr = "127.1.1.9:5433".parse().unwrap();
-        assert_eq!(pointed("[databases]\n", &["orders".into()], to).unwrap_err(), "it has no line for database \"orders\"");
+        assert_eq!(
+            pointed("[databases]\n", &["orders".into()], to).unwrap_err(),
+            "it has no line for database \"orders\""
+        );
     }
 }

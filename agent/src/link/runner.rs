@@ -184,23 +184,9 @@ impl Runner {
         self.0.shared.spool.acknowledge_result(id.as_str()).await
     }
 
-    /// Runs one kind of work for a watcher of this agent, outside the coordinator's jobs.
-    pub async fn run_own<K: proto::job::JobKind>(
-        &self,
-        id: JobId,
-        on: proto::job::Expected,
-        body: &K,
-        within: Duration,
-    ) -> Result<K::Output, JobFailure> {
-        let doing = || format!("running {} for a watcher", K::KIND);
-        let shape = |error: serde_json::Error| {
-            let class = proto::job::JobFailureClass::Permanent;
-            JobFailure { class, code: codes::BAD_BODY.into(), doing: doing(), chain: vec![error.to_string()] }
-        };
-        let body = serde_json::to_value(body).map_err(shape)?;
-        let cx = self.0.cx(id, on, within, self.0.stop.child_token(), false);
-        let output = self.0.registry.run(K::KIND, cx, body).await?;
-        serde_json::from_value(output).map_err(shape)
+    /// The surroundings of a job for a watcher of this agent, which does its own work outside the coordinator's jobs.
+    pub fn own(&self, id: JobId, on: proto::job::Expected, within: Duration) -> JobCx {
+        self.0.cx(id, on, within, self.0.stop.child_token(), false)
     }
 
     /// Cancels everything and waits at most `limit`.

@@ -159,9 +159,7 @@ pub(crate) fn write(message: Up<'_>) -> Result<WireUp, WireError> {
             unit: it.unit.clone(),
             detail: it.detail.clone(),
         }),
-        Up::JobDone { id, output } => {
-            M::JobDone(wire::JobDone { id: id.to_string(), output_json: output.to_string() })
-        }
+        Up::JobDone { id, output } => M::JobDone(wire::JobDone { id: id.to_string(), output_json: output.to_string() }),
         Up::JobFailed { id, failure } => M::JobFailed(wire::JobFailed {
             id: id.to_string(),
             class: class(failure.class).to_owned(),

@@ -183,12 +183,7 @@ impl Dialer {
     }
 
     /// As [`Dialer::open`], with limits of its own for each member asked.
-    pub async fn open_within(
-        &self,
-        side: &SideIdentity,
-        database: &str,
-        limits: Limits,
-    ) -> Result<Conn, ConnectError> {
+    pub async fn open_within(&self, side: &SideIdentity, database: &str, limits: Limits) -> Result<Conn, ConnectError> {
         let mut tried = Vec::new();
         let mut members: Vec<&Member> = side.members.iter().collect();
         members.sort_by_key(|member| !member.writer);
@@ -337,8 +332,8 @@ impl Dialer {
             .keepalives_idle(Duration::from_secs(10))
             .ssl_mode(if self.0.tls.is_some() { SslMode::Require } else { SslMode::Disable });
         let dialled = self.0.clock.timeout(limits.connect, self.connect(host, &config)).await;
-        let dialled = dialled
-            .unwrap_or_else(|_| Err(ConnectError::Timeout { host: host.to_owned(), limit: limits.connect }));
+        let dialled =
+            dialled.unwrap_or_else(|_| Err(ConnectError::Timeout { host: host.to_owned(), limit: limits.connect }));
         if let Err(error) = &dialled
             && error.kind() == "auth"
         {

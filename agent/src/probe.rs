@@ -1,0 +1,381 @@
+//! Asks the databases themselves, again and again: who answers behind the production name, does it read, does it write; and
+//! in the window, has green begun to accept writes. Never overrides read-only, and believes no name.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use proto::{
+    intent::Intent,
+    report::{Event, OutageKind, Outcome},
+    side::{ServerSaid, Side},
+};
+use runtime::{
+    clock::Mono,
+    shutdown::Stop,
+    supervision::{Ready, Task, TaskError},
+};
+use tokio_postgres::Statement;
+
+use crate::{
+    pg::{Conn, ConnectError, catalog::watchers as sql, connect::Limits},
+    spool::Key,
+    state::{ProbeState, Shared},
+};
+
+/// Between looks, outside and inside the window.
+const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(20));
+/// For a connect, and for each look, outside and inside the window.
+const WITHIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(500));
+
+/// See the module.
+pub struct ProbeTask {
+    pub shared: Shared,
+    /// This agent's name: the key of its row.
+    pub agent: String,
+}
+
+/// An identified connection with the write ready to be sent. `None` while our schema is not there.
+struct Line {
+    conn: Conn,
+    write: Option<Statement>,
+}
+
+/// What one look found.
+enum Look {
+    /// It answered; `wrote` is `None` when a write could not be judged (our table is not there).
+    Answered {
+        said: ServerSaid,
+        wrote: Option<bool>,
+    },
+    Failed {
+        kind: String,
+        sqlstate: Option<String>,
+    },
+}
+
+/// Since when something fails, and since when it last worked.
+#[derive(Debug, Default)]
+struct Outage {
+    last: Option<(Mono, Timestamp, Option<Side>)>,
+    failing: bool,
+    /// Of outages that are over.
+    total: Duration,
+}
+
+impl Outage {
+    /// It worked: gives the outage that this ends.
+    fn worked(&mut self, now: Mono, wall: Timestamp, side: Option<Side>) -> Option<Over> {
+        let before = self.last.replace((now, wall, side));
+        if !std::mem::take(&mut self.failing) {
+            return None;
+        }
+        let (began, from, before) = before?;
+        let length = now.since(began);
+        self.total += length;
+        Some(Over { from, length, before })
+    }
+
+    /// It did not. Counts only what worked before.
+    fn failed(&mut self) {
+        self.failing = self.last.is_some();
+    }
+
+    /// Outages so far, the present one included.
+    fn so_far(&self, now: Mono) -> Duration {
+        match self.last {
+            Some((began, ..)) if self.failing => self.total + now.since(began),
+            _ => self.total,
+        }
+    }
+}
+
+struct Over {
+    from: Timestamp,
+    length: Duration,
+    before: Option<Side>,
+}
+
+/// The two ways of looking share what they learn.
+struct Book<'a> {
+    shared: &'a Shared,
+    writes: Outage,
+    reads: Outage,
+    /// Green was seen read-only since the window was announced: a later write there is the cut, not a loose green.
+    green_was_read_only: bool,
+}
+
+impl Book<'_> {
+    fn end(&self, over: Option<Over>, kind: OutageKind, to: Timestamp, after: Option<Side>) {
+        let Some(over) = over else { return };
+        let ms = crate::state::millis(over.length);
+        tracing::info!(?kind, ms, before = ?over.before, ?after, "outage is over");
+        self.shared.event(Event::Outage { from: over.from, to, ms, kind, before: over.before, after });
+    }
+
+    fn production(&mut self, look: Look, intent: &Intent) {
+        let (now, wall) = (self.shared.clock.mono(), self.shared.clock.now());
+        let outcome = match look {
+            Look::Failed { kind, sqlstate } => {
+                self.reads.failed();
+                self.writes.failed();
+                Outcome::Unreachable { kind, sqlstate }
+            }
+            Look::Answered { said, wrote } => {
+                let sides = [Some(&intent.targets.blue), intent.targets.green.as_ref()];
+                let side = self.shared.dialer.side_of(&said, sides);
+                let over = self.reads.worked(now, wall, side);
+                self.end(over, OutageKind::Read, wall, side);
+                match wrote {
+                    Some(true) => self.wrote(now, wall, side),
+                    Some(false) => self.writes.failed(),
+                    None => {}
+                }
+                Outcome::Answered { side, said, wrote: wrote == Some(true) }
+            }
+        };
+        let took = matches!(&outcome, Outcome::Answered { side: Some(Side::Green), wrote: true, .. });
+        let blue = matches!(&outcome, Outcome::Answered { side: Some(Side::Blue), wrote: true, .. });
+        if took {
+            self.green_took_write(&outcome, intent);
+        }
+        self.update(|probe| {
+            probe.production = Some((now, outcome));
+            probe.blue_writes_in_a_row = if blue { probe.blue_writes_in_a_row.saturating_add(1) } else { 0 };
+        });
+    }
+
+    fn green(&mut self, look: Look, intent: &Intent) {
+        let now = self.shared.clock.mono();
+        let outcome = match look {
+            Look::Failed { kind, sqlstate } => Outcome::Unreachable { kind, sqlstate },
+            Look::Answered { said, wrote } => {
+                self.green_was_read_only |= said.read_only;
+                if wrote == Some(true) {
+                    // Clients can be sent there by address: writes are possible from here on, whatever the name does.
+                    self.wrote(now, self.shared.clock.now(), Some(Side::Green));
+                }
+                Outcome::Answered { side: Some(Side::Green), said, wrote: wrote == Some(true) }
+            }
+        };
+        if matches!(outcome, Outcome::Answered { wrote: true, .. }) {
+            self.green_took_write(&outcome, intent);
+        }
+        self.update(|probe| probe.green = Some((now, outcome)));
+    }
+
+    fn wrote(&mut self, now: Mono, wall: Timestamp, side: Option<Side>) {
+        let over = self.writes.worked(now, wall, side);
+        self.end(over, OutageKind::Write, wall, side);
+    }
+
+    /// The proof. It is published at once and written down behind it.
+    fn green_took_write(&self, outcome: &Outcome, intent: &Intent) {
+        let Outcome::Answered { said, .. } = outcome else { return };
+        let port = intent.targets.green.as_ref().and_then(|green| {
+            let mut members = green.members.iter();
+            members.find(|member| self.shared.dialer.known_address(member) == Some(said.address)).map(|it| it.port)
+        });
+        let counts = intent.window.is_some_and(|window| window.open) || intent.targets.serving == Side::Green;
+        let new = self.shared.probe.send_if_modified(|probe| {
+            let writer = port.map(|port| (said.address, port));
+            let new = (counts && !probe.green_took_write) || probe.green_writer != writer;
+            probe.green_writer = writer;
+            probe.green_took_write |= counts;
+            new
+        });
+        if new && counts {
+            tracing::info!(server = %said.address, "green accepted a write");
+            self.shared.spool.put_soon(Key::GreenTookWrite, &intent.upgrade);
+        }
+    }
+
+    fn update(&self, change: impl FnOnce(&mut ProbeState)) {
+        let now = self.shared.clock.mono();
+        self.shared.probe.send_modify(|probe| {
+            change(probe);
+            probe.write_unavailable = self.writes.so_far(now);
+            probe.read_unavailable = self.reads.so_far(now);
+        });
+    }
+}
+
+impl ProbeTask {
+    /// Readies the write once our table is there; it comes with the schema job, and until then writes are not judged.
+    async fn ready(&self, line: &mut Line) -> Result<(), ConnectError> {
+        let failed = |source| ConnectError::Server { host: line.conn.host().to_owned(), source };
+        if line.write.is_none()
+            && line.conn.query_one_scalar::<bool, _>(sql::PROBE_IS_THERE, &[]).await.map_err(failed)?
+        {
+            line.write = Some(line.conn.prepare(sql::PROBE_WRITE).await.map_err(failed)?);
+        }
+        Ok(())
+    }
+
+    /// One read and, where the server is not read-only by itself, one plain write.
+    async fn look(&self, line: &Line, may_write: bool) -> Result<Look, ConnectError> {
+        let said = line.conn.identify().await?;
+        let wrote = match &line.write {
+            _ if said.read_only || said.in_recovery => Some(false),
+            Some(write) if may_write => match line.conn.execute(write, &[&self.agent]).await {
+                Ok(_) => Some(true),
+                Err(error) => match error.code().map(|code| code.code()) {
+                    Some("42P01" | "3F000" | "42501") => None,
+                    // Read-only from one statement to the next: it answered all the same.
+                    Some("25006") => Some(false),
+                    _ => return Err(ConnectError::Server { host: line.conn.host().to_owned(), source: error }),
+                },
+            },
+            _ => None,
+        };
+        Ok(Look::Answered { said, wrote })
+    }
+
+    /// Looks within the time, on a connection that is there or a new one. A connection to a server
+    /// that is read-only is not used again for a name: what answers behind it may be another server by now.
+    async fn look_at<F>(&self, line: &mut Option<Line>, within: Duration, dial: F, may_write: bool, keep: Keep) -> Look
+    where
+        F: Future<Output = Result<Conn, ConnectError>>,
+    {
+        let shown = self.shared.clock.timeout(within, async {
+            let mut taken = match line.take() {
+                Some(line) if !line.conn.is_closed() => line,
+                _ => Line { conn: dial.await?, write: None },
+            };
+            self.ready(&mut taken).await?;
+            let look = self.look(&taken, may_write).await?;
+            Ok::<_, ConnectError>((taken, look))
+        });
+        match shown.await {
+            Ok(Ok((taken, look))) => {
+                let read_only = matches!(look, Look::Answered { wrote: Some(false), .. });
+                if !read_only || keep == Keep::Always {
+                    *line = Some(taken);
+                }
+                look
+            }
+            Ok(Err(error)) => {
+                Look::Failed { kind: error.kind().to_owned(), sqlstate: error.sqlstate().map(str::to_owned) }
+            }
+            Err(_) => Look::Failed { kind: "timeout".to_owned(), sqlstate: None },
+        }
+    }
+
+    fn pace(&self) -> (Duration, Limits) {
+        let window = self.shared.in_window();
+        let (every, within) = if window { (LOOK_EVERY.1, WITHIN.1) } else { (LOOK_EVERY.0, WITHIN.0) };
+        (every, Limits { connect: within, silence: within })
+    }
+
+    async fn watch_production(&self, book: &std::sync::Mutex<Book<'_>>, ready: &Ready) {
+        let mut line = None;
+        loop {
+            let began = self.shared.clock.mono();
+            let (every, limits) = self.pace();
+            let intent = self.shared.intent.borrow().clone();
+            if let Some(intent) = &intent {
+                let database = self.shared.dialer.maintenance_database();
+                let dial = self.shared.dialer.open_production_within(&intent.targets.production, database, limits);
+                let look = self.look_at(&mut line, limits.connect, dial, true, Keep::UnlessReadOnly).await;
+                lock(book).production(look, intent);
+            }
+            ready.set(true);
+            self.rest(began, every).await;
+        }
+    }
+
+    async fn watch_green(&self, book: &std::sync::Mutex<Book<'_>>) {
+        let mut line = None;
+        loop {
+            let began = self.shared.clock.mono();
+            let (every, limits) = self.pace();
+            let intent = self.shared.intent.borrow().clone();
+            let announced = intent.as_ref().is_some_and(|intent| intent.window.is_some());
+            if let Some(intent) = intent.filter(|_| announced)
+                && let Some(green) = &intent.targets.green
+            {
+                let may_write = self.may_write_on_green(&intent, &lock(book));
+                let database = self.shared.dialer.maintenance_database();
+                let dial = self.shared.dialer.open_within(green, database, limits);
+                let look = self.look_at(&mut line, limits.connect, dial, may_write, Keep::Always).await;
+                lock(book).green(look, &intent);
+            } else {
+                line = None;
+                lock(book).green_was_read_only = false;
+            }
+            self.rest(began, every).await;
+        }
+    }
+
+    /// Only in the open window; and not on a green that never was read-only while blue takes writes: such a write would be
+    /// taken for the cut.
+    fn may_write_on_green(&self, intent: &Intent, book: &Book<'_>) -> bool {
+        let open = intent.window.is_some_and(|window| window.open) || intent.targets.serving == Side::Green;
+        let blue_writes = matches!(
+            &self.shared.probe.borrow().production,
+            Some((_, Outcome::Answered { side: Some(Side::Blue), wrote: true, .. }))
+        );
+        open && (book.green_was_read_only || !blue_writes)
+    }
+
+    /// Until the next look is due; a new wish may make it due earlier.
+    async fn rest(&self, began: Mono, every: Duration) {
+        let mut intent = self.shared.intent.subscribe();
+        tokio::select! {
+            () = self.shared.clock.sleep_until(began + every) => {}
+            _ = intent.changed() => {}
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    UnlessReadOnly,
+    Always,
+}
+
+fn lock<'a, 'b>(book: &'a std::sync::Mutex<Book<'b>>) -> std::sync::MutexGuard<'a, Book<'b>> {
+    book.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Task for ProbeTask {
+    const NAME: &'static str = "probe";
+
+    async fn run(&mut self, stop: Stop, ready: Ready) -> Result<(), TaskError> {
+        let book = std::sync::Mutex::new(Book {
+            shared: &self.shared,
+            writes: Outage::default(),
+            reads: Outage::default(),
+            green_was_read_only: false,
+        });
+        tokio::select! {
+            () = stop.triggered() => {}
+            () = self.watch_production(&book, &ready) => {}
+            () = self.watch_green(&book) => {}
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> (Mono, Timestamp) {
+        let wall = Timestamp::from_millisecond(i64::try_from(ms).unwrap()).unwrap();
+        (Mono(Duration::from_millis(ms)), wall)
+    }
+
+    #[test]
+    fn an_outage_is_from_the_last_success_to_the_next() {
+        let mut outage = Outage::default();
+        outage.failed();
+        assert!(outage.worked(at(100).0, at(100).1, Some(Side::Blue)).is_none(), "nothing worked before");
+        assert!(outage.worked(at(120).0, at(120).1, Some(Side::Blue)).is_none());
+        outage.failed();
+        outage.failed();
+        assert_eq!(outage.so_far(at(150).0), Duration::from_millis(30));
+        let over = outage.worked(at(170).0, at(170).1, Some(Side::Green)).expect("an outage is over");
+        assert_eq!((over.length, over.before, over.from), (Duration::from_millis(50), Some(Side::Blue), at(120).1));
+        assert_eq!(outage.so_far(at(900).0), Duration::from_millis(50));
+    }
+}
