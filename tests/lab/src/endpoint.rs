@@ -252,3 +252,62 @@ async fn connect(targets: &[SocketAddr], shared: &Shared) -> Option<TcpStream> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// A server that answers every connection with its letter and then echoes.
+    async fn server(letter: u8) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let _ = stream.write_all(&[letter]).await;
+                    let (mut read, mut write) = stream.split();
+                    let _ = tokio::io::copy(&mut read, &mut write).await;
+                });
+            }
+        });
+        address
+    }
+
+    async fn greeting(forwarder: &Forwarder) -> (TcpStream, u8) {
+        let mut stream = TcpStream::connect(forwarder.address()).await.expect("a connection");
+        let letter = stream.read_u8().await.expect("a greeting");
+        (stream, letter)
+    }
+
+    #[tokio::test]
+    async fn new_connections_follow_the_target_and_old_ones_stay() {
+        let (a, b) = (server(b'a').await, server(b'b').await);
+        let forwarder =
+            Forwarder::bind("127.0.0.1:0".parse().expect("an address"), vec![a]).await.expect("a forwarder");
+        let (mut old, letter) = greeting(&forwarder).await;
+        assert_eq!(letter, b'a');
+        forwarder.set_targets(vec![b]);
+        assert_eq!(greeting(&forwarder).await.1, b'b');
+        old.write_u8(7).await.expect("a write");
+        assert_eq!(old.read_u8().await.expect("its echo"), 7);
+        forwarder.drop_connections();
+        assert!(old.read_u8().await.is_err());
+        assert_eq!(greeting(&forwarder).await.1, b'b');
+        assert_eq!(forwarder.counts().accepted, 3);
+    }
+
+    #[tokio::test]
+    async fn a_closed_endpoint_is_refused_by_the_system_and_opens_at_the_same_address() {
+        let forwarder = Forwarder::bind("127.0.0.1:0".parse().expect("an address"), vec![server(b'a').await])
+            .await
+            .expect("a forwarder");
+        for _ in 0..20 {
+            forwarder.set_mode(Mode::Refuse).await;
+            let refused = TcpStream::connect(forwarder.address()).await.expect_err("a refusal");
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+            forwarder.set_mode(Mode::Open).await;
+            assert_eq!(greeting(&forwarder).await.1, b'a');
+        }
+    }
+}

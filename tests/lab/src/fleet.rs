@@ -26,6 +26,7 @@ use self::process::Program;
 use crate::roles::Identity;
 
 /// What can go wrong with servers.
+#[expect(clippy::error_impl_error, reason = "types do not repeat their module")]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file system said no.

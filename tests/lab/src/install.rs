@@ -68,6 +68,7 @@ $rights$;
 ";
 
 /// Why something could not be installed.
+#[expect(clippy::error_impl_error, reason = "types do not repeat their module")]
 #[derive(Debug, thiserror::Error)]
 #[error("installing {what}: {reason}")]
 pub struct Error {

@@ -249,6 +249,10 @@ impl Server {
         let last = self.wait_until_up(&child).await;
         if let Err(reason) = last {
             child.signal("QUIT");
+            if tokio::time::timeout(STOP_LIMIT, child.exited()).await.is_err() {
+                child.kill_group();
+                child.exited().await;
+            }
             let startup = std::fs::read_to_string(&program.output).unwrap_or_default();
             let reason = format!("{reason}: {}{}", startup.trim(), log::tail(&self.log_dir(), 2000).trim());
             return Err(Error::Server { server: self.name.clone(), reason });

@@ -187,6 +187,7 @@ impl Work<'_> {
         sides.green.writer.set_override("default_transaction_read_only", Some("on"))?;
         sides.green.writer.start().await?;
         roles::after_upgrade(&sides.green.writer).await?;
+        restore_extension_owners(&sides).await?;
         subscribe(&sides, from).await?;
         running(&sides, self.cancel).await?;
         self.leave();
@@ -301,19 +302,28 @@ async fn incompatible(blue: &Server, plan: &Plan, databases: usize) -> Result<Ve
     Ok(checks.into_iter().filter(|(_, fits)| !fits).map(|(name, _)| name.to_owned()).collect())
 }
 
-/// Waits until every transaction that has an id now has ended, leaving no trace that could be seen.
+/// Waits until no transaction that has an id is older than this look, leaving no trace that could be seen. Looks again after
+/// every wait: what began meanwhile would hold up a slot just the same.
 async fn wait_for_transactions(blue: &Server, cancel: &CancellationToken) -> Result<(), Error> {
     let admin = blue.admin("postgres").await?;
-    let row = admin.query_one("select pg_snapshot_xmax(pg_current_snapshot())::text", &[]).await;
-    let limit: String = row.map_err(Error::sql("reading the snapshot"))?.get(0);
     loop {
-        let row = admin.query_one("select pg_snapshot_xmin(pg_current_snapshot()) >= $1::text::xid8", &[&limit]).await;
-        if row.map_err(Error::sql("reading the snapshot"))?.get(0) {
-            return Ok(());
+        let row = admin.query_one("select pg_snapshot_xmax(pg_current_snapshot())::text", &[]).await;
+        let limit: String = row.map_err(Error::sql("reading the snapshot"))?.get(0);
+        let mut waited = false;
+        loop {
+            let row =
+                admin.query_one("select pg_snapshot_xmin(pg_current_snapshot()) >= $1::text::xid8", &[&limit]).await;
+            if row.map_err(Error::sql("reading the snapshot"))?.get(0) {
+                break;
+            }
+            waited = true;
+            tokio::select! {
+                () = cancel.cancelled() => return Err(Error::Cancelled),
+                () = tokio::time::sleep(POLL) => {}
+            }
         }
-        tokio::select! {
-            () = cancel.cancelled() => return Err(Error::Cancelled),
-            () = tokio::time::sleep(POLL) => {}
+        if !waited {
+            return Ok(());
         }
     }
 }
@@ -379,6 +389,23 @@ async fn recover(blue: &Server, copied: &Server, position: PgLsn, cancel: &Cance
         "recovery_target_timeline",
     ] {
         copied.set_override(name, None)?;
+    }
+    Ok(())
+}
+
+/// An upgrade gives every extension to the superuser; afterwards its owner could no longer update it.
+async fn restore_extension_owners(sides: &Sides) -> Result<(), Error> {
+    const OWNERS: &str = "select e.extname::text, r.rolname::text from pg_extension e join pg_roles r on r.oid = e.extowner where not r.rolsuper";
+    const RESTORE: &str =
+        "update pg_extension set extowner = (select oid from pg_roles where rolname = $2) where extname = $1";
+    for link in &sides.links {
+        let doing = || format!("giving the extensions of {} back", link.database);
+        let blue = sides.blue.writer.admin(&link.database).await?;
+        let green = sides.green.writer.admin(&link.database).await?;
+        for row in blue.query(OWNERS, &[]).await.map_err(Error::sql(doing()))? {
+            let (extension, owner): (String, String) = (row.get(0), row.get(1));
+            green.execute(RESTORE, &[&extension, &owner]).await.map_err(Error::sql(doing()))?;
+        }
     }
     Ok(())
 }
