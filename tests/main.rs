@@ -1,1 +1,4 @@
+//! Everything that needs more than one crate: real binaries on the lab, and the invariants of the repository.
 #![forbid(unsafe_code)]
+
+mod invariants;

@@ -1,0 +1,103 @@
+//! What a stranger finds in a fresh clone: the two commands, and nothing of the machine that it was written on.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use super::source::{files, none, root, text};
+
+#[test]
+fn the_two_commands_of_the_readme_exist() {
+    let readme = text("README.md");
+    for command in ["cargo run -p lab -- demo", "tests/run"] {
+        assert!(
+            readme.lines().any(|line| line.trim() == command),
+            "README.md does not have the command {command:?} on a line"
+        );
+    }
+    for script in ["tests/run", ".ci/run"] {
+        let mode =
+            fs::metadata(root().join(script)).unwrap_or_else(|error| panic!("{script}: {error}")).permissions().mode();
+        assert!(mode & 0o111 != 0, "{script} cannot be executed");
+    }
+    assert!(text(".ci/run").contains("tests/run"), ".ci/run does not call tests/run");
+    let lab = text("tests/lab/Cargo.toml");
+    assert_eq!(lab.matches("[[bin]]").count(), 1, "cargo run -p lab needs one binary");
+    assert!(files().iter().any(|path| path == "tests/lab/src/cli/demo.rs"), "the lab has no verb demo");
+}
+
+#[test]
+fn the_documents_are_there_and_their_links_lead_somewhere() {
+    let tracked = files();
+    for document in
+        "README.md ARCHITECTURE.md SPECIFICATION.md STYLE.md CONTRIBUTING.md CHANGELOG.md LICENSE".split(' ')
+    {
+        assert!(tracked.iter().any(|path| path == document), "{document} is missing");
+    }
+    let mut found = Vec::new();
+    for path in tracked.iter().filter(|path| path.ends_with(".md")) {
+        let folder = root().join(path).parent().expect("a file lies in a folder").to_owned();
+        let text = text(path);
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap_or_default();
+            if !target.is_empty() && !target.contains("://") && !folder.join(target).exists() {
+                found.push(format!("{path}: {link}"));
+            }
+        }
+    }
+    none("a link leads nowhere", &found);
+}
+
+/// Texts that would tell of one machine. Put together here, so that this file does not contain them.
+fn machine_marks() -> Vec<String> {
+    let halves = [
+        ("/wo", "rk/"),
+        ("/ro", "ot/"),
+        ("/home/", "runner"),
+        ("/Us", "ers/"),
+        (".cargo/reg", "istry"),
+        ("index.crates", ".io/"),
+    ];
+    halves.iter().map(|(a, b)| format!("{a}{b}")).collect()
+}
+
+#[test]
+fn no_file_tells_of_the_machine_it_was_written_on() {
+    let marks = machine_marks();
+    let mut found = Vec::new();
+    for path in files() {
+        for (n, line) in text(&path).lines().enumerate() {
+            let known = marks.iter().find(|mark| line.contains(mark.as_str()));
+            found.extend(known.map(|mark| format!("{path}:{}: {mark}", n + 1)));
+        }
+    }
+    none("a path of a build machine", &found);
+}
+
+#[test]
+fn crates_come_from_the_public_registry_and_nothing_names_another() {
+    let lock = text("Cargo.lock");
+    let public = "registry+https://github.com/rust-lang/crates.io-index";
+    let sources = lock.lines().filter_map(|line| line.strip_prefix("source = \""));
+    let foreign: Vec<String> =
+        sources.map(|source| source.trim_end_matches('"').to_owned()).filter(|source| source != public).collect();
+    none("a crate from elsewhere", &foreign);
+    let settings: Vec<String> =
+        files().into_iter().filter(|path| path.starts_with(".cargo/") || path.contains("/.cargo/")).collect();
+    none("cargo is configured in the repository", &settings);
+    let mut found = Vec::new();
+    for path in files().into_iter().filter(|path| !path.starts_with("tests/invariants/") && path != "Cargo.lock") {
+        for (n, line) in text(&path).lines().enumerate() {
+            let names = [
+                "--index-url",
+                "--extra-index-url",
+                "index-url =",
+                "replace-with",
+                "PIP_INDEX_URL",
+                "CARGO_REGISTRIES",
+            ];
+            let known = names.iter().find(|name| line.contains(**name));
+            found.extend(known.map(|name| format!("{path}:{}: {name}", n + 1)));
+        }
+    }
+    none("a package registry is named", &found);
+}
