@@ -46,7 +46,7 @@ pub async fn run(cx: JobCx, body: Vacuum) -> Result<Vacuumed, JobFailure> {
     let refused: Vec<String> =
         work.iter().filter(|work| !work.allowed).map(|work| format!("{} (owner {})", work.table, work.owner)).collect();
     if !refused.is_empty() {
-        let cure = format!("grant the owners' roles to the agent's role: {}", refused.join(", "));
+        let cure = format!("the agent's role must be a member of the owners of {}", refused.join(", "));
         return Err(failure(JobFailureClass::NeedsOperator, codes::RIGHTS, "vacuuming green", [&cure]));
     }
     let extra = (body.full.len() + body.reindex.len()) as u64;
