@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import time
+import urllib.request
 import xml.etree.ElementTree as ElementTree
 
 import boto3
@@ -323,6 +324,53 @@ class ByHand:
         say("the old side is gone")
 
 
+    def the_rest(self):
+        """What an upgrade does not need but the lab answers: held against the model too."""
+        self.rds.describe_engine_default_cluster_parameters(DBParameterGroupFamily=f"aurora-postgresql{self.to}")
+        group = f"{self.name}-hand-instance"
+        self.rds.create_db_parameter_group(DBParameterGroupName=group, DBParameterGroupFamily=f"aurora-postgresql{self.to}",
+                                           Description="made by hand")
+        statement = {"ParameterName": "log_statement", "ParameterValue": "mod", "ApplyMethod": "immediate"}
+        self.rds.modify_db_parameter_group(DBParameterGroupName=group, Parameters=[statement])
+        found = self.rds.describe_db_parameters(DBParameterGroupName=group, Source="user")["Parameters"]
+        expect([p["ParameterValue"] for p in found] == ["mod"], f"what was set is described: {found}")
+        self.rds.modify_db_instance(DBInstanceIdentifier=self.writer, DBParameterGroupName=group)
+        groups = self.instance(self.writer)["DBParameterGroups"]
+        expect(groups[0]["ParameterApplyStatus"] == "pending-reboot", f"a swapped group waits for a reboot: {groups}")
+        self.rds.reset_db_parameter_group(DBParameterGroupName=group, ResetAllParameters=True)
+        self.rds.describe_db_parameter_groups(DBParameterGroupName=group)
+        self.rds.describe_db_cluster_parameter_groups()
+        self.rds.reset_db_cluster_parameter_group(DBClusterParameterGroupName=f"{self.name}-hand-{self.to}", Parameters=[
+            {"ParameterName": "log_statement", "ApplyMethod": "immediate"}])
+        arn = self.cluster()["DBClusterArn"]
+        self.rds.add_tags_to_resource(ResourceName=arn, Tags=[{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}])
+        self.rds.remove_tags_from_resource(ResourceName=arn, TagKeys=["a"])
+        expect({"Key": "b", "Value": "2"} in self.cluster()["TagList"], "tags are changed")
+        for feature in ("managed_secret", "global_database", "zero_etl", "proxy", "activity_stream"):
+            plan({"kind": "looks", "cluster": self.name, "feature": feature})
+        plan({"kind": "pending_maintenance", "resource_arn": arn, "action": "system-update"})
+        expect("MasterUserSecret" in self.cluster(), "a managed secret shows")
+        for call, key in (("describe_global_clusters", "GlobalClusters"), ("describe_integrations", "Integrations"),
+                          ("describe_db_proxies", "DBProxies"), ("describe_pending_maintenance_actions", "PendingMaintenanceActions")):
+            expect(len(getattr(self.rds, call)()[key]) == 1, f"{call} tells of one")
+        self.rds.describe_db_proxy_targets(DBProxyName="lab-proxy")
+        refused("InvalidDBClusterStateFault", self.rds.promote_read_replica_db_cluster, DBClusterIdentifier=self.name)
+        if len(self.members) > 1:
+            self.rds.failover_db_cluster(DBClusterIdentifier=self.name)
+            self.rds.get_waiter("db_cluster_available").wait(DBClusterIdentifier=self.name, WaiterConfig=FAST)
+            writer = next(m["DBInstanceIdentifier"] for m in self.cluster()["DBClusterMembers"] if m["IsClusterWriter"])
+            expect(writer != self.writer, "a reader took over")
+        self.rds.delete_db_cluster_snapshot(DBClusterSnapshotIdentifier=f"{self.name}-by-hand")
+        self.rds.describe_db_cluster_snapshots()
+        say("the rest answers as the model says")
+
+
+def plan(fault):
+    url = os.environ["AWS_ENDPOINT_URL"] + "/_lab/faults"
+    request = urllib.request.Request(url, json.dumps(fault).encode(), {"Content-Type": "application/json"})
+    urllib.request.urlopen(request, timeout=10).close()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--cluster", default="orders")
@@ -335,7 +383,7 @@ def main():
     if options.until != "created":
         steps += [hand.lag, hand.logs, hand.switch_over]
     if options.until == "cleaned":
-        steps += [hand.clean_up]
+        steps += [hand.clean_up, hand.the_rest]
     try:
         for step in steps:
             step()
