@@ -1,7 +1,6 @@
 //! What a driver does, move by move. Decisions are [`decide`]'s; appending is `writer.rs`'s; this file only acts.
 
 use std::future::Future;
-use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::cx::{Cx, Doing, Progress, Shared, Signal};
 use crate::decide::{Move, decide};
-use crate::driver::{Driver, Ended, Error};
+use crate::driver::{DriveError, Driver, Ended};
 use crate::fact::{Alarm, Fact};
 use crate::failure::{Failure, FailureClass, codes};
 use crate::ids::{MonitorId, StepId};
@@ -30,9 +29,9 @@ use crate::writer::{Refused, Writer};
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
 
 /// See [`Driver::run`].
-pub(crate) async fn drive<D: Domain>(driver: Driver<D>, stop: CancellationToken) -> Result<Ended, Error> {
+pub(crate) async fn drive<D: Domain>(driver: Driver<D>, stop: CancellationToken) -> Result<Ended, DriveError> {
     let (journal, clock) = (driver.parts.journal.clone(), driver.parts.clock.clone());
-    let fail = |source: JournalError| Error::Journal { id: driver.id.clone(), source };
+    let fail = |source: JournalError| DriveError::Journal { id: driver.id.clone(), source };
     let about = journal.info(&driver.id).await.map_err(fail)?;
     if let Some(outcome) = about.outcome {
         return Ok(Ended::Finished(outcome));
@@ -55,7 +54,7 @@ async fn take_over<D: Domain>(
     driver: Driver<D>,
     subject: crate::ids::Subject,
     stop: CancellationToken,
-) -> Result<Ended, Error> {
+) -> Result<Ended, DriveError> {
     let Driver { id, parts, mail, mailbox, state, progress, lease } = driver;
     let folded = async {
         let all = entries::<D>(&*parts.journal, &id, crate::journal::Seq(0)).await?;
@@ -67,10 +66,10 @@ async fn take_over<D: Domain>(
         }
         Ok((folded, resumed))
     };
-    let (folded, resumed) = folded.await.map_err(|source| Error::Fold { id: id.clone(), source })?;
+    let (folded, resumed) = folded.await.map_err(|source| DriveError::Fold { id: id.clone(), source })?;
     let journaled = folded.order();
     let (Some(spec), true) = (folded.spec().cloned(), journaled == parts.plan.shape().ids()) else {
-        return Err(Error::PlanDiffers { id, journal: journaled, ours: parts.plan.shape().ids() });
+        return Err(DriveError::PlanDiffers { id, journal: journaled, ours: parts.plan.shape().ids() });
     };
     state.send_replace(Arc::new(folded));
     let signal = tokio::sync::watch::Sender::new(Signal::None);
@@ -130,7 +129,7 @@ struct Actor<D: Domain> {
 }
 
 impl<D: Domain> Actor<D> {
-    async fn run(mut self) -> Result<Ended, Error> {
+    async fn run(mut self) -> Result<Ended, DriveError> {
         loop {
             match self.writer.signal() {
                 Signal::None => {}
@@ -163,7 +162,9 @@ impl<D: Domain> Actor<D> {
             match done {
                 Ok(Some(ended)) => return Ok(ended),
                 Ok(None) | Err(Refused::Lost) => {}
-                Err(Refused::Illegal(source)) => return Err(Error::Illegal { id: self.shared.run_id.clone(), source }),
+                Err(Refused::Illegal(source)) => {
+                    return Err(DriveError::Illegal { id: self.shared.run_id.clone(), source });
+                }
             }
         }
     }
@@ -394,7 +395,7 @@ fn until_then(until: Timestamp, now: Timestamp) -> Duration {
 }
 
 fn context<D: Domain>(shared: &Shared<D>, step: StepId, attempt: u32, doing: Doing) -> Cx<'_, D> {
-    Cx { shared, step, attempt, doing, look_only: false, _run: PhantomData }
+    Cx { shared, step, attempt, doing, look_only: false }
 }
 
 fn dropped() -> Failure {

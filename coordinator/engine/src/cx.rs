@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -154,7 +153,6 @@ pub struct Cx<'a, D: Domain> {
     pub(crate) doing: Doing,
     /// Whether this very call began with the pivot armed: then only looking is allowed.
     pub(crate) look_only: bool,
-    pub(crate) _run: PhantomData<&'a ()>,
 }
 
 impl<D: Domain> Cx<'_, D> {

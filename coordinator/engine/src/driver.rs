@@ -87,7 +87,7 @@ pub enum Ended {
 
 /// Why a run cannot be driven.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum DriveError {
     /// The store, or somebody else's lease (`Held`).
     #[error("run {id} cannot be driven")]
     Journal { id: RunId, source: JournalError },
@@ -148,8 +148,8 @@ impl<D: Domain> Driver<D> {
     /// May be dropped at any time, as a crash would: another driver resumes.
     ///
     /// # Errors
-    /// See [`Error`]; nothing was touched then, except for [`Error::Illegal`] and a store that failed for too long.
-    pub async fn run(self, stop: CancellationToken) -> Result<Ended, Error> {
+    /// See [`DriveError`]; nothing was touched then, except for [`DriveError::Illegal`] and a store that failed for too long.
+    pub async fn run(self, stop: CancellationToken) -> Result<Ended, DriveError> {
         crate::actor::drive(self, stop).await
     }
 }

@@ -23,7 +23,7 @@ mod writer;
 
 pub use cx::{Count, Cx, Doing, Lease, Progress, WaitStatus};
 pub use decide::{Move, decide};
-pub use driver::{Driver, Ended, Handle, Options, Parts};
+pub use driver::{DriveError, Driver, Ended, Handle, Options, Parts};
 pub use fact::{Alarm, Entry, Fact, Outcome, Request};
 pub use failure::{Failure, FailureClass};
 pub use ids::{AskId, Code, MonitorId, Operator, RunId, Source, StepId, Subject};

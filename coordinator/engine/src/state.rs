@@ -407,6 +407,6 @@ impl<D: Domain> State<D> {
     /// An alarm to unwind that came after (or survived) the point of no return and was not acknowledged.
     pub(crate) fn unanswered_alarm(&self) -> Option<&Why> {
         let standing = self.alarms.iter().filter(|(id, _)| !self.acknowledged.contains(id));
-        standing.filter_map(|(_, alarm)| matches!(alarm, Alarm::Unwind(_)).then(|| alarm.why())).next()
+        standing.map(|(_, alarm)| alarm).find(|alarm| matches!(alarm, Alarm::Unwind(_))).map(Alarm::why)
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::cx::{Faults, Point, Progress};
-use crate::driver::{Driver, Ended, Error, Handle, Options, Parts};
+use crate::driver::{DriveError, Driver, Ended, Handle, Options, Parts};
 use crate::fact::{Entry, Fact, Outcome, Request};
 use crate::failure::{Failure, FailureClass};
 use crate::ids::{AskId, Code, Operator, RunId, StepId, Subject};
@@ -207,7 +207,7 @@ async fn enact<D: Domain>(scene: Scene<D>, script: Script) -> Played<D> {
             Err(_) => panic!("{script:?}: the run hangs: {}", tell::<D>(&memory, &id).await),
             Ok(None) => {}
             Ok(Some(Ok(Ended::Finished(ended)))) => outcome = Some(ended),
-            Ok(Some(Err(Error::Journal { source: JournalError::Held { remaining, .. }, .. }))) => {
+            Ok(Some(Err(DriveError::Journal { source: JournalError::Held { remaining, .. }, .. }))) => {
                 clock.sleep(remaining).await;
             }
             Ok(Some(other)) => panic!("{script:?}: {other:?}: {}", tell::<D>(&memory, &id).await),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::toy::{A, Act, B, F, P, Stage, TEST, Toy, plan};
-use crate::driver::{Ended, Error};
+use crate::driver::{DriveError, Ended};
 use crate::fact::{Alarm, Fact, Outcome};
 use crate::failure::{FailureClass, codes};
 use crate::ids::{MonitorId, Source, StepId, Subject};
@@ -121,7 +121,7 @@ async fn a_driver_whose_epoch_was_taken_appends_nothing_more() {
     let going = stage.go();
     going.sees(|progress| progress.wait.is_some()).await;
     let held = stage.driver("two").0.run(Default::default()).await;
-    assert!(matches!(held, Err(Error::Journal { source: JournalError::Held { .. }, .. })), "{held:?}");
+    assert!(matches!(held, Err(DriveError::Journal { source: JournalError::Held { .. }, .. })), "{held:?}");
     let again = Holder { id: "one".into(), address: String::new() };
     stage.journal.acquire(&Subject::from("s"), &again, Duration::from_secs(60)).await.unwrap();
     let before = stage.facts().await.len();
@@ -148,7 +148,7 @@ async fn another_plan_and_a_newer_journal_are_refused_and_nothing_is_touched() {
     let stage = Stage::new(Plan::new().then(A)).await;
     let other = Stage { plan: Arc::new(plan()), ..stage };
     let refused = other.go().result().await;
-    assert!(matches!(refused, Err(Error::PlanDiffers { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(DriveError::PlanDiffers { .. })), "{refused:?}");
     let subject = Subject::from("s");
     let holder = Holder { id: "newer".into(), address: String::new() };
     let epoch: Epoch = other.journal.acquire(&subject, &holder, Duration::from_secs(5)).await.unwrap();
@@ -156,7 +156,7 @@ async fn another_plan_and_a_newer_journal_are_refused_and_nothing_is_touched() {
     let (seq, at) = (Seq(1), other.clock.now());
     other.journal.append(Append { id: &other.id, epoch, seq, at, fact: &fact, outcome: None }).await.unwrap();
     other.journal.release(&subject, epoch).await.unwrap();
-    let Err(Error::Fold { source: FoldError::Decode { source, .. }, .. }) = other.go().result().await else {
+    let Err(DriveError::Fold { source: FoldError::Decode { source, .. }, .. }) = other.go().result().await else {
         panic!("a journal of a newer version must not be driven");
     };
     assert!(source.to_string().ends_with("run a version that reads format 7"), "{source}");
@@ -181,7 +181,8 @@ async fn observations_are_journaled_once_and_every_fact_reaches_the_hook() {
     assert_eq!(going.end().await, Ended::Finished(Outcome::Succeeded));
     let observed = stage.facts().await.into_iter().filter(|entry| matches!(entry.fact, Fact::Observed { .. }));
     assert_eq!(observed.count(), 2);
-    assert_eq!(seen.lock().unwrap().len(), stage.facts().await.len() - 1, "all but `created`");
+    let facts = stage.facts().await.len();
+    assert_eq!(seen.lock().unwrap().len(), facts - 1, "all but `created`");
     assert!(handle.observe(Source::from("watcher"), 3, String::new()).await.unwrap_err().is_interrupted());
 }
 

@@ -71,7 +71,7 @@ impl Play {
         let failure = Failure::new(CLASSES[dice as usize / 128 % 4], TEST, "x");
         let fact = match dice % 32 {
             0 => request(Request::Pause),
-            1 | 2 | 3 => request(Request::Resume),
+            1..=3 => request(Request::Resume),
             4 => request(Request::Abort),
             5 => request(Request::Approve { name: None }),
             6 => request(Request::Postpone { until: self.now + SignedDuration::from_secs(30) }),
@@ -127,7 +127,7 @@ impl Play {
                         let attempt = self.state.step(StepId("p")).unwrap().attempt;
                         self.must(Fact::StepFailed { step: StepId("p"), attempt, failure });
                     }
-                    false if dice / 16 % 2 == 0 => self.must(Fact::PointOfNoReturn { witness }),
+                    false if (dice / 16).is_multiple_of(2) => self.must(Fact::PointOfNoReturn { witness }),
                     false => self.must(Fact::PivotDisarmed { witness }),
                 }
             }
@@ -149,9 +149,10 @@ impl Play {
                 self.now = until;
             }
             Move::AskOperator(_) => {
-                let request = if dice % 3 == 0 { Request::Approve { name: None } } else { Request::Resume };
-                let ask = AskId(format!("answer {}", self.facts.len()));
-                self.must(Fact::Asked { by: Operator::from("ann"), ask, request });
+                for request in [Request::Approve { name: None }, Request::Resume] {
+                    let ask = AskId(format!("answer {}", self.facts.len()));
+                    self.must(Fact::Asked { by: Operator::from("ann"), ask, request });
+                }
             }
         }
         true

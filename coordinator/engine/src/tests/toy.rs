@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::cx::{Cx, Progress};
-use crate::driver::{Driver, Ended, Error, Handle, Options, Parts};
+use crate::driver::{DriveError, Driver, Ended, Handle, Options, Parts};
 use crate::fact::{Entry, Fact, Request};
 use crate::failure::{Failure, FailureClass};
 use crate::ids::{AskId, Code, Operator, RunId, StepId, Subject};
@@ -413,7 +413,7 @@ impl Stage {
 pub(super) struct Going {
     pub(super) handle: Handle<Toy>,
     pub(super) stop: CancellationToken,
-    pub(super) task: tokio::task::JoinHandle<Result<Ended, Error>>,
+    pub(super) task: tokio::task::JoinHandle<Result<Ended, DriveError>>,
 }
 
 impl Going {
@@ -421,7 +421,7 @@ impl Going {
         self.result().await.unwrap()
     }
 
-    pub(super) async fn result(self) -> Result<Ended, Error> {
+    pub(super) async fn result(self) -> Result<Ended, DriveError> {
         let limit = Duration::from_secs(86_400);
         match tokio::time::timeout(limit, self.task).await {
             Ok(joined) => joined.unwrap(),
