@@ -72,7 +72,7 @@ fn sends_sql(line: &str) -> bool {
     const SIGNS: [&str; 10] = [" from ", " set ", " into ", " table ", " schema ", " on ", ";", "$1", "()", "{"];
     let literals = line.split('"').skip(1).step_by(2).map(|literal| literal.trim_start().to_lowercase());
     literals.into_iter().any(|literal| {
-        let verb = literal.split(|c: char| c == ' ' || c == ';').next().unwrap_or_default();
+        let verb = literal.split([' ', ';']).next().unwrap_or_default();
         VERBS.split_whitespace().any(|known| known == verb) && SIGNS.iter().any(|sign| literal.contains(sign))
     })
 }

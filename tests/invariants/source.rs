@@ -72,7 +72,7 @@ pub(super) fn code(path: &str) -> Vec<(usize, String)> {
 /// A `//` begins a comment when an even number of quotes stands before it.
 fn without_comment(line: &str) -> String {
     let starts = line.match_indices("//").map(|(at, _)| at);
-    let comment = starts.into_iter().find(|at| line[..*at].matches('"').count() % 2 == 0);
+    let comment = starts.into_iter().find(|at| line[..*at].matches('"').count().is_multiple_of(2));
     line[..comment.unwrap_or(line.len())].to_owned()
 }
 
