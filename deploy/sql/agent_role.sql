@@ -27,8 +27,9 @@
 -- It is no superuser, has no REPLICATION, and may make neither roles nor databases.
 --
 -- From PostgreSQL 16 on nobody but a superuser can give away membership in the master user's own role. Tables that the master
--- user itself owns are then best given to a role made for it:  create role app_owner;  grant app_owner to upgrade_pilot;
--- reassign owned by MASTER to app_owner.  (As their maker the master user is a member of that role and keeps its rights.)
+-- user itself owns are then best given to a role made for it, which both are members of:
+--   create role app_owner;  grant app_owner to current_user, upgrade_pilot;  grant create on schema public to app_owner;
+--   alter table NAME owner to app_owner;
 
 \set ON_ERROR_STOP on
 \if :{?role}
