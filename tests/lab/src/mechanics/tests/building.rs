@@ -56,8 +56,8 @@ async fn from_15_to_17_with_pg_cron_and_pg_partman() {
         .batch_execute("select cron.schedule('tick', '1 second', 'insert into ticks default values')")
         .await
         .expect("a job");
-    until(&owner, "select count(*) > 0 from ticks", "t").await;
-    until(&agent, "select count(*) > 0 from cron.job_run_details where status = 'succeeded'", "t").await;
+    const RUN: &str = "select coalesce((select status || ': ' || return_message from cron.job_run_details where command like '%ticks%' and status <> 'starting' order by runid limit 1), (select 'no run: ' || count(*) from cron.job_run_details))";
+    until(&agent, RUN, "succeeded: INSERT 0 1").await;
     drop((session, agent, owner, sides, green, blue));
     bench.end().await;
 }
