@@ -96,9 +96,13 @@ impl LoadClient {
                 Some(open) => Ok(open),
                 None => self.login.open(&self.tempo, CONNECT).await,
             };
-            let Ok(open) = open else {
-                self.tempo.sleep(RETRY).await;
-                continue;
+            let open = match open {
+                Ok(open) => open,
+                Err(miss) => {
+                    self.tally.unconnected(&miss.code);
+                    self.tempo.sleep(RETRY).await;
+                    continue;
+                }
             };
             n += 1;
             let account = rand::rng().random_range(1..=self.accounts);

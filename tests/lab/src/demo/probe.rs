@@ -85,9 +85,13 @@ impl ProbeClient {
                 Some(open) => Ok(open),
                 None => self.login.open(&self.tempo, CONNECT).await,
             };
-            let Ok(open) = open else {
-                self.tempo.sleep(RETRY).await;
-                continue;
+            let open = match open {
+                Ok(open) => open,
+                Err(miss) => {
+                    self.tally.unconnected(&miss.code);
+                    self.tempo.sleep(RETRY).await;
+                    continue;
+                }
             };
             n += 1;
             let answered = match self.kind {

@@ -238,6 +238,8 @@ async fn act(
     let outcome_bad = report.outcome != "succeeded";
     aside.backlog_peak = felt.backlog_peak;
     aside.failures = felt.tallies.iter().map(|(tally, felt)| (tally.name.clone(), felt.failed.clone())).collect();
+    aside.unconnected =
+        felt.tallies.iter().map(|(tally, felt)| (tally.name.clone(), felt.unconnected.clone())).collect();
     aside.agents = world.agents.iter().map(|(name, agent)| (name.clone(), agent.peak_resident_bytes())).collect();
     aside.refused = refusals(&journal);
     if outcome_bad {
@@ -436,7 +438,10 @@ impl Following<'_> {
         let Some((_, address)) = self.source.cluster.members.first() else { return };
         let (user, password) = &self.source.cluster.agent;
         let login = Login { host: address.to_string(), ..self.source.endpoint.role(user, password, "demo-judge") };
-        let photograph = sides::photograph(&login, self.tempo).await.map_err(|error| format!("{error:#}"));
+        // Right after the cut the old side may still refuse everybody for a moment.
+        let look = async || sides::photograph(&login, self.tempo).await.map_err(|error| format!("{error:#}"));
+        let (every, limit) = (Duration::from_millis(200), Duration::from_secs(20));
+        let photograph = self.tempo.until("old blue", every, limit, look).await.map_err(|error| format!("{error:#}"));
         self.old_blue = Some((photograph, cut));
     }
 

@@ -318,7 +318,10 @@ impl Worker {
         let tempo = &self.shared.tempo;
         let session = match session {
             Some(open) if !open.is_closed() => open,
-            slot => slot.insert(self.login.open(tempo, CONNECT).await?),
+            slot => {
+                let opened = self.login.open(tempo, CONNECT).await;
+                slot.insert(opened.inspect_err(|miss| self.shared.tally.unconnected(&miss.code))?)
+            }
         };
         for effect in &operation.effects {
             self.ledger.attempt(&effect.table, &effect.key, effect.image.clone(), tempo.at());

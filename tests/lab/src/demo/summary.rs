@@ -87,6 +87,8 @@ pub struct Aside {
     pub refused: Vec<String>,
     /// Failed statements by client and SQLSTATE.
     pub failures: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Failed attempts to connect by client and reason.
+    pub unconnected: BTreeMap<String, BTreeMap<String, u64>>,
     /// The largest backlog of a service.
     pub backlog_peak: u64,
     /// Why it was not upgraded, in the pilot's words.
@@ -210,9 +212,11 @@ fn proof(page: &mut String, report: &Report, aside: &Aside) -> std::fmt::Result 
         let mib = peak.map_or("unknown".to_owned(), |bytes| format!("{:.1} MiB", bytes as f64 / 1_048_576.0));
         writeln!(page, " {:<36} {mib:>9}  at most resident", agent)?;
     }
-    for (client, codes) in aside.failures.iter().filter(|(_, codes)| !codes.is_empty()) {
-        let codes: Vec<String> = codes.iter().map(|(code, n)| format!("{code} ×{n}")).collect();
-        writeln!(page, "     failed, {client}: {}", codes.join(", "))?;
+    for (what, by_client) in [("failed", &aside.failures), ("not connected", &aside.unconnected)] {
+        for (client, codes) in by_client.iter().filter(|(_, codes)| !codes.is_empty()) {
+            let codes: Vec<String> = codes.iter().map(|(code, n)| format!("{code} ×{n}")).collect();
+            writeln!(page, "     {what}, {client}: {}", codes.join(", "))?;
+        }
     }
     for finding in &aside.verdict.findings {
         writeln!(page, "   ✘ {finding}")?;

@@ -37,15 +37,17 @@ pub struct Felt {
     pub done: u64,
     /// Failed statements by SQLSTATE (failed connections are not statements).
     pub failed: BTreeMap<String, u64>,
+    /// Attempts to connect that failed, by SQLSTATE or a word of ours.
+    pub unconnected: BTreeMap<String, u64>,
     last: Option<Duration>,
 }
 
 impl Felt {
     /// The longest gap that overlaps the stretch from `from` to `to`.
     pub fn longest_within(&self, from: Duration, to: Duration) -> Duration {
-        let open = self.last.map(|last| Gap { from: last, to: to.max(last) }).filter(|gap| gap.from < to);
+        // A client that has not come back by the end of the stretch has its gap there.
+        let open = self.last.map(|last| Gap { from: last, to }).filter(|gap| gap.length() > Duration::from_secs(1));
         let closed = self.gaps.iter().filter(|gap| gap.to > from && gap.from < to).copied();
-        let open = open.filter(|gap| gap.length() > Duration::from_secs(1));
         closed.chain(open).map(|gap| gap.length()).max().unwrap_or_default()
     }
 
@@ -99,6 +101,11 @@ impl Tally {
     /// A statement failed.
     pub fn failed(&self, code: &str) {
         *self.felt().failed.entry(code.to_owned()).or_insert(0) += 1;
+    }
+
+    /// An attempt to connect failed.
+    pub fn unconnected(&self, code: &str) {
+        *self.felt().unconnected.entry(code.to_owned()).or_insert(0) += 1;
     }
 
     /// A copy of what was felt.

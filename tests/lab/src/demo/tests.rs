@@ -217,6 +217,10 @@ async fn switch_and_judge(bench: &Bench) -> anyhow::Result<()> {
     tempo.until("writes on green", Duration::from_millis(50), Duration::from_secs(30), more).await?;
     let (felt, leftover) = clients.finish().await;
     assert_eq!(leftover, 0, "operations left over");
+    for (tally, felt) in &felt.tallies {
+        let gap = felt.longest_within(cut, tempo.at());
+        println!("{}: longest gap {gap:?}, failed {:?}, not connected {:?}", tally.name, felt.failed, felt.unconnected);
+    }
 
     let held = felt.tallies.iter().filter(|(tally, _)| tally.held).map(|(_, felt)| felt.failures()).sum::<u64>();
     assert_eq!(held, 0, "failed statements of held clients: {felt:?}");
