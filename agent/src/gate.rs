@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use proto::{
     epoch::{Epoch, Generation},
-    intent::{IngestionWish, Intent},
+    intent::{GateWish, IngestionWish, Intent},
     report::{Event, HoldKind, Outcome},
     side::Side,
 };
@@ -307,12 +307,17 @@ impl Gate {
         {
             over.push((Key::HeldSince, Some((HoldKind::Gate, since.elapsed(now)))));
             self.told.hold_80 = false;
+            let cap = intent.window.map(|window| Duration::from_millis(window.hold_max_ms));
+            let counted = moments.window_held.unwrap_or(since);
+            if intent.gate == GateWish::Hold && cap.is_some_and(|cap| counted.elapsed(now) >= cap) {
+                self.alarm(100, true, "hold");
+            }
         }
         if !pauses && let Some(since) = moments.paused.take() {
             over.push((Key::PausedSince, Some((HoldKind::Ingestion, since.elapsed(now)))));
             self.told.pause_80 = false;
         }
-        if intent.gate == proto::intent::GateWish::Open && moments.window_held.take().is_some() {
+        if intent.gate == GateWish::Open && moments.window_held.take().is_some() {
             over.push((Key::WindowHeldSince, None));
         }
         self.shared.moments.send_replace(moments);
@@ -338,9 +343,6 @@ impl Gate {
             let percent = share(since, window.hold_max_ms);
             if percent >= 80 && !std::mem::replace(&mut self.told.hold_80, true) {
                 self.alarm(80, false, "hold");
-            }
-            if percent >= 100 && self.reached.as_ref().is_some_and(|goal| goal.hold) {
-                self.alarm(100, true, "hold");
             }
         }
         if let (IngestionWish::Paused { max_pause_ms }, Some(since)) = (intent.ingestion, moments.paused) {

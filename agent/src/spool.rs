@@ -347,3 +347,88 @@ fn from_text<T: DeserializeOwned>(key: &'static str, text: &str) -> Result<T, Sp
 fn parse<T: DeserializeOwned>(facts: &BTreeMap<String, String>, key: Key) -> Result<Option<T>, SpoolError> {
     facts.get(key.name()).map(|text| from_text(key.name(), text)).transpose()
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::epoch::{Epoch, Generation, StoreId};
+
+    use super::*;
+
+    fn file(name: &str) -> std::path::PathBuf {
+        let path = std::env::temp_dir().join(format!("spool-{name}-{}.sqlite", std::process::id()));
+        for end in ["", "-wal", "-shm"] {
+            let _not_there = std::fs::remove_file(format!("{}{end}", path.display()));
+        }
+        path
+    }
+
+    fn event(commits: u64) -> Event {
+        Event::OldSideWritten { at: Timestamp::UNIX_EPOCH, commits }
+    }
+
+    async fn stored(spool: &Spool, n: u64) {
+        let mut stored = spool.stored();
+        let reached = stored.wait_for(|last| *last >= n);
+        tokio::time::timeout(Duration::from_secs(10), reached).await.expect("stored in time").expect("open");
+    }
+
+    #[tokio::test]
+    async fn what_was_stored_is_there_after_the_process_ended() {
+        let path = file("facts");
+        let mark = Watermark { store: StoreId("s".into()), epoch: Epoch(3), generation: Generation(9) };
+        let spool = Spool::open(&path).unwrap();
+        assert_eq!(spool.wake().await.unwrap(), Memory::default());
+        spool.put(Key::Watermark, &mark).await.unwrap();
+        spool.put(Key::HeldSince, &Timestamp::UNIX_EPOCH).await.unwrap();
+        spool.put_soon(Key::GreenTookWrite, &"up-1");
+        spool.forget_soon(Key::HeldSince);
+        // Works are done in order: when this one is, those before it are on the disk.
+        spool.wake().await.unwrap();
+        drop(spool);
+        let woken = Spool::open(&path).unwrap().wake().await.unwrap();
+        let green_took_write = Some("up-1".to_owned());
+        assert_eq!(woken, Memory { watermark: Some(mark), green_took_write, ..Memory::default() });
+    }
+
+    #[tokio::test]
+    async fn events_keep_their_numbers_and_are_never_numbered_twice() {
+        let path = file("events");
+        let spool = Spool::open(&path).unwrap();
+        spool.append(&event(1));
+        spool.append(&event(2));
+        stored(&spool, 2).await;
+        for n in [1, 2] {
+            spool.acknowledge_event(n).await.unwrap();
+        }
+        spool.append(&event(3));
+        stored(&spool, 3).await;
+        drop(spool);
+        let spool = Spool::open(&path).unwrap();
+        let left = spool.events_after(0, 10);
+        assert_eq!(left.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [3]);
+        assert_eq!(serde_json::from_str::<Event>(&left[0].1).unwrap(), event(3));
+        spool.append(&event(4));
+        stored(&spool, 4).await;
+        assert_eq!(spool.events_after(3, 10).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_result_is_found_again_after_it_was_acknowledged() {
+        let spool = Spool::open(&file("results")).unwrap();
+        spool.put_result("a", &"answer").await.unwrap();
+        assert_eq!(spool.unacknowledged_results::<String>().await.unwrap(), ["answer"]);
+        spool.acknowledge_result("a").await.unwrap();
+        assert!(spool.unacknowledged_results::<String>().await.unwrap().is_empty());
+        assert_eq!(spool.result::<String>("a").await.unwrap().as_deref(), Some("answer"));
+        assert_eq!(spool.result::<String>("b").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_rebound_agent_has_forgotten_whom_it_obeyed() {
+        let spool = Spool::open(&file("rebind")).unwrap();
+        let mark = Watermark { store: StoreId("s".into()), epoch: Epoch(3), generation: Generation(9) };
+        spool.put(Key::Watermark, &mark).await.unwrap();
+        spool.rebind().await.unwrap();
+        assert_eq!(spool.wake().await.unwrap().watermark, None);
+    }
+}

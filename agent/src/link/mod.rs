@@ -1,8 +1,12 @@
 //! The stream to the coordinator: dialled by the agent, again and again for ever, so that no port is open inwards. What the
 //! coordinator wishes is applied by others; here it is admitted, passed on, and answered for.
 
+#[cfg(test)]
+mod fake;
 pub mod runner;
 mod session;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::{sync::Arc, time::Duration};

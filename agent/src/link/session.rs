@@ -70,7 +70,7 @@ pub(super) struct Session {
     next_beat: u64,
     applied_at: Option<Mono>,
     /// Answered for on this stream.
-    settled: Option<(Epoch, Generation)>,
+    settled: Option<(Epoch, Generation, bool)>,
     answered: BTreeSet<JobId>,
     last_event: u64,
     reported: ProbeState,
@@ -333,13 +333,14 @@ impl Session {
     async fn say_settled(&mut self) -> Result<(), TaskError> {
         let settled = self.shared.settled.borrow().clone();
         let Some(settled) = settled else { return Ok(()) };
-        let number = (settled.epoch, settled.generation);
+        let (epoch, generation) = (settled.epoch, settled.generation);
+        // What was applied may have to be refused later: a cap was reached, or the agent acts alone.
+        let answer = (epoch, generation, settled.result.is_ok());
         let current = self.shared.intent.borrow().as_ref().map(|intent| (intent.epoch, intent.generation));
-        if current != Some(number) || self.settled == Some(number) {
+        if current != Some((epoch, generation)) || self.settled == Some(answer) {
             return Ok(());
         }
-        self.settled = Some(number);
-        let (epoch, generation) = number;
+        self.settled = Some(answer);
         match &settled.result {
             Ok(observed) => self.say(Up::IntentApplied { epoch, generation, observed }).await,
             Err(reason) => self.say(Up::IntentRefused { epoch, generation, reason }).await,

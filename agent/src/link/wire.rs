@@ -16,6 +16,10 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use proto::wire::{FromAgent as WireUp, ToAgent as WireDown, agent_link_client::AgentLinkClient};
 
+/// The coordinator's end, for tests.
+#[cfg(test)]
+pub(crate) use proto::wire as generated;
+
 /// A message that cannot be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message} cannot be read: {reason}")]
