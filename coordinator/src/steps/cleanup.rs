@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     codes,
     post_switchover::PostSwitchover,
-    prerequisites::{Prepared, Prerequisites, SHORT_JOB, delete_group, until_snapshot_available},
+    prerequisites::{
+        Prepared, Prerequisites, SHORT_JOB, delete_group, look_for_snapshot, take_snapshot, until_snapshot_available,
+    },
     provisioning::{Provisioned, Provisioning},
-    shared::{Context, SETTLE, fresh_job, ids, job, our_tag, poll, publish, targets},
+    shared::{Context, SETTLE, fresh_job, ids, job, poll, publish, targets},
 };
 use crate::{
     link::Wish,
@@ -104,23 +106,8 @@ async fn backed_up(cx: &Context<'_>, prepared: &Prepared) -> Result<SnapshotId, 
     cx.effect(
         "after-snapshot",
         async { Ok(id.clone()) },
-        |id: &SnapshotId| {
-            let id = id.clone();
-            async move {
-                let found = rds::found(rds.snapshot(&id).await);
-                Ok(match found.map_err(|error| failed(format!("looking for snapshot {id}"), error))? {
-                    Some(_) => Look::There(id),
-                    None => Look::NotYet(format!("there is no snapshot {id}")),
-                })
-            }
-        },
-        |id| {
-            let id = id.clone();
-            async move {
-                let made = rds.create_snapshot(&id, name, &[our_tag(cx)]).await;
-                made.map(|_| id.clone()).map_err(|error| failed(format!("taking snapshot {id}"), error))
-            }
-        },
+        |id: &SnapshotId| look_for_snapshot(cx, rds, id.clone()),
+        |id| take_snapshot(cx, id.clone(), name),
     )
     .await?;
     let deadline = Duration::from_secs(cx.spec().provisioning.snapshot_seconds_max);

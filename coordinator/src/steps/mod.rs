@@ -10,6 +10,10 @@ pub mod provisioning;
 pub mod replicating_data;
 mod shared;
 pub mod switchover;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

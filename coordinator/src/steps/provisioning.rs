@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     codes,
-    prerequisites::{Prepared, Prerequisites, SHORT_JOB, examine},
+    prerequisites::{Prepared, Prerequisites, SHORT_JOB, examine, gate},
     shared::{
         Context, Recorded, SETTLE, fresh_job, ids, instances, our_tag, poll, publish, recorded_cluster, targets, wish,
     },
@@ -62,8 +62,7 @@ impl Step<Upgrade> for Provisioning {
         recorded_cluster(cx, blue).await?;
         let (facts, inspection) = examine(cx).await?;
         let preflight = preflight::preflight(&facts, Some(&inspection), cx.spec());
-        let blocking: Vec<String> = preflight.blocking(cx.spec()).map(|f| format!("{}: {}", f.code, f.what)).collect();
-        if blocking.is_empty() { Ok(Gate::Open) } else { Ok(Gate::Closed { reason: blocking.join("; ") }) }
+        Ok(gate(&preflight, cx.spec(), true))
     }
 
     async fn run(&self, cx: &Context<'_>) -> Result<Provisioned, Failure> {

@@ -77,7 +77,7 @@ pub(crate) async fn fresh_job<J: JobKind>(
     body: &J,
     deadline: Duration,
 ) -> Result<J::Output, Failure> {
-    let key = format!("{key}-{}-{}", cx.epoch(), cx.clock().now().as_microsecond());
+    let key = format!("{key}-{}", uuid::Uuid::now_v7().simple());
     let id = job_id(cx.run_id().as_str(), cx.step().as_str(), cx.attempt(), &key)?;
     let agents = &cx.world().agents;
     match cx.unless_interrupted(agents.job(&id, Keep::Once, side, body, deadline, |_| {})).await {
@@ -168,12 +168,17 @@ pub(crate) async fn until_in_sync(
     .await
 }
 
-/// Waits until no member is `applying` a parameter change any more; one that waits for a reboot is done waiting.
-pub(crate) async fn until_group_applied(cx: &Context<'_>, recorded: &Recorded) -> Result<(), Failure> {
+/// Waits until everything is available (a reboot of ours may still be under way) and no member is `applying` a parameter
+/// change any more; one that waits for a reboot is done waiting.
+pub(crate) async fn until_applied(cx: &Context<'_>, recorded: &Recorded) -> Result<(), Failure> {
     let deadline = Duration::from_secs(cx.spec().reboot.seconds_max);
     let wait = Wait { every: poll(cx.spec()), deadline, what: "the parameter group to be applied" };
     cx.until(wait, || async {
         let cluster = recorded_cluster(cx, recorded).await?;
+        let all = instances(cx, &cluster.id).await?;
+        if let Some(instance) = all.iter().find(|instance| !instance.status.is_available()) {
+            return Ok(Look::NotYet(format!("{} is {}", instance.id, instance.status)));
+        }
         Ok(match cluster.members.iter().find(|member| member.parameter_group_status == "applying") {
             Some(member) => Look::NotYet(format!("{} is applying", member.instance)),
             None => Look::There(()),

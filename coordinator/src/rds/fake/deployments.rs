@@ -315,6 +315,11 @@ impl World {
         shown.tasks[1].state = TaskState::Failed;
         shown.status = DeploymentStatus::InvalidConfiguration;
         shown.status_details = Some(reason.to_owned());
+        // Green stays behind as it is, standing still, until somebody deletes it.
+        let green = self.deployments[id].green.clone();
+        if let Some(green) = green.and_then(|green| self.clusters.get_mut(&green)) {
+            green.status = Status("available".into());
+        }
         let said = format!("Creation of blue/green deployment failed because {reason}");
         self.event(SourceType::BlueGreenDeployment, id.as_str(), "creation", said);
     }

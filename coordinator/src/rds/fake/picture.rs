@@ -66,6 +66,11 @@ impl Picture {
         changed.map(difference).collect()
     }
 
+    /// The fields of everything there, each as `kind name.field`.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.things.keys().map(String::as_str)
+    }
+
     /// As [`Self::differences_from`], without what field rule 9.3 allows: empty when the world is as it was.
     pub fn disallowed_differences_from(&self, before: &Picture) -> Vec<Difference> {
         self.differences_from(before).into_iter().filter(|d| !d.allowed).collect()

@@ -23,9 +23,9 @@ use super::{
     shared::{Context, Recorded, SETTLE, fresh_job, ids, job, our_tag, poll, publish, remembered, targets, wish},
 };
 use crate::{
-    preflight::{self, Facts, Target, failed},
+    preflight::{self, Facts, Finding, Preflight, Target, failed},
     rds::{self, Names, Rds, SnapshotId},
-    spec,
+    spec::{self, UpgradeSpec},
     world::Upgrade,
 };
 
@@ -58,15 +58,15 @@ impl Step<Upgrade> for Prerequisites {
     async fn check(&self, cx: &Context<'_>) -> Result<Gate, Failure> {
         let (facts, inspection) = examine(cx).await?;
         let preflight = preflight::preflight(&facts, Some(&inspection), cx.spec());
-        let blocking: Vec<String> = preflight
-            .blocking(cx.spec())
-            .map(|finding| format!("{}: {} ({})", finding.code, finding.what, finding.cure))
-            .collect();
-        if blocking.is_empty() { Ok(Gate::Open) } else { Ok(Gate::Closed { reason: blocking.join("; ") }) }
+        Ok(gate(&preflight, cx.spec(), cx.recall_output::<Start>("start").is_some()))
     }
 
     async fn run(&self, cx: &Context<'_>) -> Result<Prepared, Failure> {
-        let start = remembered(cx, "start", started(cx)).await?;
+        // What was there before the first attempt is what counts: a later one would read our own groups as the user's.
+        let start = match cx.recall_output::<Start>("start") {
+            Some(start) => start,
+            None => remembered(cx, "start", started(cx)).await?,
+        };
         let Start { blue, production, target, from_version, .. } = start.clone();
         cx.world().agents.aim(targets(production.clone(), &blue, None));
         let snapshot = snapshot(cx, &start).await?;
@@ -124,6 +124,19 @@ impl Step<Upgrade> for Prerequisites {
     }
 }
 
+/// Open when nothing blocks. What is only not ready is waited for once the upgrade has begun: it may be our own reboot.
+pub(crate) fn gate(preflight: &Preflight, spec: &UpgradeSpec, begun: bool) -> Gate {
+    let blocking: Vec<&Finding> = preflight.blocking(spec).collect();
+    let passing = |finding: &&Finding| [codes::NOT_AVAILABLE, codes::PENDING_CHANGES].contains(&finding.code);
+    let said = |finding: &&Finding| format!("{}: {} ({})", finding.code, finding.what, finding.cure);
+    let reason = blocking.iter().map(said).collect::<Vec<_>>().join("; ");
+    match blocking.is_empty() {
+        true => Gate::Open,
+        false if begun && blocking.iter().all(passing) => Gate::Wait { reason, retry_after: Duration::from_secs(5) },
+        false => Gate::Closed { reason },
+    }
+}
+
 /// What was read once, before anything was touched.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Start {
@@ -177,11 +190,7 @@ async fn snapshot(cx: &Context<'_>, start: &Start) -> Result<SnapshotId, Failure
         |id: &SnapshotId| look_for_snapshot(cx, rds, id.clone()),
         |id| {
             let id = id.clone();
-            async move {
-                let tags = [our_tag(cx)];
-                let made = rds.create_snapshot(&id, &start.blue.cluster, &tags).await;
-                made.map(|_| id.clone()).map_err(|error| failed(format!("taking snapshot {id}"), error))
-            }
+            take_snapshot(cx, id, &start.blue.cluster)
         },
     )
     .await?;
@@ -190,7 +199,25 @@ async fn snapshot(cx: &Context<'_>, start: &Start) -> Result<SnapshotId, Failure
     Ok(id)
 }
 
-async fn look_for_snapshot(cx: &Context<'_>, rds: &dyn Rds, id: SnapshotId) -> Result<Look<SnapshotId>, Failure> {
+/// Takes a snapshot, or adopts the one that an earlier attempt took.
+pub(crate) async fn take_snapshot(
+    cx: &Context<'_>,
+    id: SnapshotId,
+    cluster: &rds::ClusterId,
+) -> Result<SnapshotId, Failure> {
+    let rds = &*cx.world().rds;
+    if let Look::There(id) = look_for_snapshot(cx, rds, id.clone()).await? {
+        return Ok(id);
+    }
+    let made = rds.create_snapshot(&id, cluster, &[our_tag(cx)]).await;
+    made.map(|_| id.clone()).map_err(|error| failed(format!("taking snapshot {id}"), error))
+}
+
+pub(crate) async fn look_for_snapshot(
+    cx: &Context<'_>,
+    rds: &dyn Rds,
+    id: SnapshotId,
+) -> Result<Look<SnapshotId>, Failure> {
     let found = rds::found(rds.snapshot(&id).await).map_err(|error| failed(format!("looking for {id}"), error))?;
     match found {
         None => Ok(Look::NotYet(format!("there is no snapshot {id}"))),

@@ -16,7 +16,7 @@ use crate::{
     },
     steps::{
         codes,
-        shared::{Context, our_tag, recorded_cluster},
+        shared::{Context, our_tag, recorded_cluster, until_applied},
     },
 };
 
@@ -132,6 +132,9 @@ async fn copy_group(cx: &Context<'_>, copy: Copy<'_>) -> Result<(), Failure> {
         |_| {
             let new = new.clone();
             async move {
+                if let Look::There(()) = look_for_group(cx, rds, scope, &new.name).await? {
+                    return Ok(());
+                }
                 let made = rds.create_parameter_group(&new).await;
                 made.map(|_| ()).map_err(|error| failed(format!("making parameter group {}", new.name), error))
             }
@@ -204,12 +207,12 @@ async fn set_group(cx: &Context<'_>, start: &Start, group: ParameterGroupName) -
 /// Puts the user's group back and deletes ours. Static parameters are set back as `pending-reboot`, never rebooted for.
 pub(super) async fn take_out(cx: &Context<'_>, start: &Start) -> Result<(), Failure> {
     let names = Names::of(cx.run_id().as_str());
-    let cluster = recorded_cluster(cx, &start.blue).await?;
-    if let Some(users) = cx.recall::<ParameterGroupName>("use-group")
-        && cluster.parameter_group != users
-    {
-        set_group(cx, start, users).await?;
-        super::super::shared::until_group_applied(cx, &start.blue).await?;
+    if let Some(users) = cx.recall::<ParameterGroupName>("use-group") {
+        until_applied(cx, &start.blue).await?;
+        if recorded_cluster(cx, &start.blue).await?.parameter_group != users {
+            set_group(cx, start, users).await?;
+            until_applied(cx, &start.blue).await?;
+        }
         let cluster = recorded_cluster(cx, &start.blue).await?;
         let pending: Vec<&str> =
             cluster.members.iter().filter(|member| !member.in_sync()).map(|member| member.instance.as_str()).collect();

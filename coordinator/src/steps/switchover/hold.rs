@@ -134,7 +134,7 @@ async fn compare_written(cx: &Context<'_>) -> Result<Vec<String>, Failure> {
 }
 
 async fn marker(cx: &Context<'_>) -> Result<u64, Failure> {
-    let key = format!("cut-{}-{}", cx.epoch(), cx.clock().now().as_microsecond());
+    let key = format!("cut-{}", uuid::Uuid::now_v7().simple());
     let deadline = Duration::from_millis(cx.spec().switchover.marker_ms_max);
     let seen = fresh_job(cx, "marker", Side::Blue, &Marker { key }, deadline)
         .await

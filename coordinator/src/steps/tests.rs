@@ -1,0 +1,185 @@
+//! The whole plan, played: well, with everything lost and failing everywhere, and against the troubles AWS is known for.
+
+use engine::{Alarm, Fact, FailureClass, Outcome, testing};
+use proto::jobs::{Compare, Compared, Table, TableCompared};
+
+use super::testing::{CLUSTER, Stage, clock, cluster_of, spec};
+use crate::{
+    rds::fake::{Creation, Fault, Switching},
+    steps::codes,
+    world::Upgrade,
+};
+
+fn failures(facts: &[engine::Entry<Upgrade>]) -> Vec<(engine::StepId, engine::Failure)> {
+    let failed = facts.iter().filter_map(|entry| match &entry.fact {
+        Fact::StepFailed { step, failure, .. } => Some((*step, failure.clone())),
+        _ => None,
+    });
+    failed.collect()
+}
+
+fn ended(played: &testing::Played<Upgrade>, expected: Outcome) {
+    let said: Vec<String> =
+        failures(&played.facts).iter().map(|(step, failure)| format!("{step}: {failure}")).collect();
+    assert_eq!(played.outcome, expected, "{said:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_whole_plan_moves_production_to_green_and_leaves_nothing_behind() {
+    let stage = Stage::new(clock());
+    let played = testing::play(stage.scene(spec())).await;
+    ended(&played, Outcome::Succeeded);
+    let now = cluster_of(&stage.aws, CLUSTER).await.expect("production");
+    assert_eq!(now.engine_version.major(), Some(16));
+    assert!(cluster_of(&stage.aws, "orders-old1").await.is_none());
+    let order: Vec<&str> = stage.aws.calls().into_iter().map(|call| call.operation).collect();
+    let at = |operation: &str| order.iter().position(|o| *o == operation).unwrap_or_else(|| panic!("no {operation}"));
+    assert!(at("CreateDBClusterSnapshot") < at("ModifyDBCluster"), "{order:?}");
+    assert!(at("RebootDBInstance") < at("CreateBlueGreenDeployment"), "{order:?}");
+    assert!(at("CreateBlueGreenDeployment") < at("SwitchoverBlueGreenDeployment"), "{order:?}");
+    assert!(at("DeleteBlueGreenDeployment") < at("DeleteDBCluster"), "{order:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_at_every_append_and_failing_at_every_effect_it_ends_complete_or_as_before() {
+    let report = testing::conformance(async || Stage::new(clock()).scene(spec())).await;
+    assert!(report.appends > 20, "{report:?}");
+    println!("{} runs, {} appends, {} effects", report.runs, report.appends, report.effects.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_that_turns_invalid_is_quoted_and_unwound() {
+    let stage = Stage::new(clock());
+    stage.aws.creation(Creation::Invalid { reason: "incompatible parameter(s): [max_replication_slots]".into() });
+    let played = testing::play(stage.scene(spec())).await;
+    ended(&played, Outcome::Unwound);
+    let (_, failure) = failures(&played.facts).pop().expect("a failure");
+    assert_eq!(failure.code, codes::DEPLOYMENT_INVALID);
+    assert!(failure.to_string().contains("max_replication_slots"), "{failure}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reverted_switchover_is_tried_again_and_then_unwound() {
+    let stage = Stage::new(clock());
+    stage.aws.switching(Switching::Reverts { reason: "long running transactions".into() });
+    let played = testing::play(stage.scene(spec())).await;
+    ended(&played, Outcome::Unwound);
+    let armed = played.facts.iter().filter(|entry| matches!(entry.fact, Fact::PivotArmed { .. })).count();
+    let disarmed = played.facts.iter().filter(|entry| matches!(entry.fact, Fact::PivotDisarmed { .. })).count();
+    assert_eq!((armed, disarmed), (3, 3), "three attempts are the budget");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_reply_to_the_one_call_is_read_and_never_sent_again() {
+    let stage = Stage::new(clock());
+    stage.aws.fail_once("SwitchoverBlueGreenDeployment", Fault::LostReply);
+    let played = testing::play(stage.scene(spec())).await;
+    ended(&played, Outcome::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_reply_to_create_adopts_what_was_made() {
+    let stage = Stage::new(clock());
+    stage.aws.fail_once("CreateBlueGreenDeployment", Fault::LostReply);
+    let played = testing::play(stage.scene(spec())).await;
+    ended(&played, Outcome::Succeeded);
+    let created = stage.aws.calls().into_iter().filter(|c| c.operation == "CreateBlueGreenDeployment" && c.acted);
+    assert_eq!(created.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lag_that_never_drains_unwinds() {
+    let stage = Stage::new(clock());
+    *stage.tamper.lock().unwrap() = Some(Box::new(|report| {
+        report.marker.as_mut().expect("a marker").max_ms = Some(60_000);
+    }));
+    let played = testing::play(stage.scene(spec())).await;
+    ended(&played, Outcome::Unwound);
+    assert_eq!(failures(&played.facts).pop().expect("a failure").1.code, codes::LAG_NEVER_DRAINS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_measurement_that_is_missing_never_passes_the_gate() {
+    let stage = Stage::new(clock());
+    *stage.tamper.lock().unwrap() = Some(Box::new(|report| report.marker = None));
+    let played = testing::play(stage.scene(spec())).await;
+    ended(&played, Outcome::Unwound);
+    let (_, failure) = failures(&played.facts).pop().expect("a failure");
+    assert!(failure.to_string().contains("marker delay is not measured"), "{failure}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_differ_unwind_with_the_table_named() {
+    let stage = Stage::new(clock());
+    stage.agents.answer(|_: Compare| {
+        let table = Table { database: "orders".into(), schema: "public".into(), name: "lines".into() };
+        let tables = vec![TableCompared { table, equal: false, blue_rows: 10, green_rows: 9, rounds: 5 }];
+        Ok(Compared { tables, queries: Vec::new(), unproven: Vec::new(), rounds: 5 })
+    });
+    let played = testing::play(stage.scene(spec())).await;
+    ended(&played, Outcome::Unwound);
+    let (_, failure) = failures(&played.facts).pop().expect("a failure");
+    assert_eq!((failure.code, failure.class), (codes::DATA_DIFFERS, FailureClass::Permanent));
+    assert!(failure.to_string().contains("orders: public.lines has 10 rows on blue and 9 on green"), "{failure}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_slot_unwinds_by_its_alarm() {
+    let stage = Stage::new(clock());
+    let mut slow = spec();
+    slow.replication.sustained_seconds = 3600.0;
+    slow.replication.drain_seconds_max = 7200;
+    slow.replication.stalled_seconds_max = 60;
+    *stage.tamper.lock().unwrap() = Some(Box::new(|report| {
+        report.slots.as_mut().expect("slots").slots[0].lag_bytes = Some(100);
+    }));
+    let played = testing::play(stage.scene(slow)).await;
+    ended(&played, Outcome::Unwound);
+    let alarmed = played.facts.iter().any(|entry| {
+        matches!(&entry.fact, Fact::AlarmRaised { alarm: Alarm::Unwind(why), .. } if why.code == codes::SLOT_TROUBLE)
+    });
+    assert!(alarmed, "the slots stand at one position with lag: an alarm must have said so");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_schema_change_holds_the_switchover_and_unwinds_in_the_end() {
+    let stage = Stage::new(clock());
+    let mut impatient = spec();
+    impatient.switchover.attempts = 1;
+    *stage.tamper.lock().unwrap() = Some(Box::new(|report| {
+        report.schema.as_mut().expect("a watch").differences = vec!["orders: table public.extra (only on blue)".into()];
+    }));
+    let played = testing::play(stage.scene(impatient)).await;
+    ended(&played, Outcome::Unwound);
+    let held = played.facts.iter().any(|entry| {
+        matches!(&entry.fact, Fact::AlarmRaised { alarm: Alarm::Hold(why), .. } if why.code == codes::SCHEMA_CHANGED)
+    });
+    assert!(held, "the alarm must have said so");
+    let switched = stage.aws.calls().into_iter().any(|call| call.operation == "SwitchoverBlueGreenDeployment");
+    assert!(!switched);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_refuses_the_hold_releases_all_and_unwinds_when_the_budget_is_spent() {
+    let stage = Stage::new(clock());
+    stage.agents.opinion(|intent| match intent.gate {
+        proto::intent::GateWish::Hold => Err("pgbouncer did not pause".into()),
+        proto::intent::GateWish::Open => Ok(()),
+    });
+    let played = testing::play(stage.scene(spec())).await;
+    ended(&played, Outcome::Unwound);
+    let (_, failure) = failures(&played.facts).pop().expect("a failure");
+    assert_eq!(failure.code, codes::HOLD_NOT_SETTLED);
+    assert!(failure.to_string().contains("pgbouncer did not pause"), "{failure}");
+    assert!(!stage.aws.calls().into_iter().any(|call| call.operation == "SwitchoverBlueGreenDeployment"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn preflight_that_blocks_refuses_before_anything_is_touched() {
+    let stage = Stage::new(clock());
+    let mut impossible = spec();
+    impossible.to = "13".into();
+    let played = testing::play(stage.scene(impossible)).await;
+    ended(&played, Outcome::Refused);
+    assert!(stage.aws.calls().is_empty(), "{:?}", stage.aws.calls());
+}
