@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use engine::driver::{Error, OnFact};
+use engine::driver::{DriveError as Error, OnFact};
 use engine::failure::Failure;
 use engine::journal::entries;
 use engine::{
@@ -122,11 +122,10 @@ impl Drivers {
     pub async fn start(&self, cluster: &ClusterArn, spec: UpgradeSpec, about: &About) -> Result<RunId, JournalError> {
         let options = &self.0.options;
         let (id, subject) = (fresh_id(), Subject(cluster.to_string()));
-        let plan = (options.plans)(&spec).shape().ids();
-        let created = Fact::<Upgrade>::Created { spec, plan }
-            .encode()
-            .map_err(|error| JournalError::Store { doing: "writing the spec".into(), source: error.into() })?;
-        options.store.create_run(&subject, &id, options.clock.now(), created, about).await?;
+        let plan = (options.plans)(&spec);
+        options.store.prepare(&id, about).await?;
+        engine::journal::start::<Upgrade>(&options.store, &subject, &id, spec, plan.shape(), options.clock.now())
+            .await?;
         self.drive(id.clone(), &subject).await?;
         Ok(id)
     }

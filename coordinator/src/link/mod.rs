@@ -10,6 +10,8 @@ mod message;
 mod server;
 mod session;
 mod table;
+#[cfg(test)]
+pub(crate) mod tests;
 mod wire;
 
 pub use agents::{AgentSeen, Agents, Fresh, Heard, Keep, Settled, Wish};

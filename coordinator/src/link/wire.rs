@@ -16,6 +16,16 @@ use super::message::{FromAgent, Hello, ToAgent};
 pub(crate) use proto::wire::agent_link_server::{AgentLink, AgentLinkServer};
 pub(crate) use proto::wire::{FromAgent as WireFrom, ToAgent as WireTo};
 
+/// For tests that play an agent over the wire.
+#[cfg(test)]
+pub(crate) mod played {
+    pub(crate) use proto::wire::agent_link_client::AgentLinkClient;
+    pub(crate) use proto::wire::{
+        Event, Heartbeat, Hello, IntentApplied, JobDone, Report, ack::What, from_agent::Message as Said,
+        to_agent::Message as Told,
+    };
+}
+
 /// A message that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message} cannot be read: {reason}")]

@@ -2,6 +2,8 @@
 
 mod samples;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use samples::{About, Sample};

@@ -1,13 +1,11 @@
 //! What is kept beside the journals: what was fixed about a run and the newest wish of it, and the bounded samples that charts read.
 //! Nothing decides on any of it but the restart of a driver, which says the newest wish again.
 
-use engine::{JournalError, RunId, Subject};
+use engine::{JournalError, RunId};
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 use proto::ids::{AgentId, UpgradeId};
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::sqlite::{Refusal, SqliteStore};
 use crate::link::{Wish, WishKeeper};
@@ -38,20 +36,17 @@ pub struct About {
 }
 
 impl SqliteStore {
-    /// Creates a run with what is kept about it.
+    /// Keeps what is fixed about a run. To be called before the run is created, so that no run is ever without it.
     ///
     /// # Errors
-    /// As `Journal::create`.
-    pub async fn create_run(
-        &self,
-        subject: &Subject,
-        id: &RunId,
-        at: Timestamp,
-        created: Value,
-        about: &About,
-    ) -> Result<(), JournalError> {
-        let about = serde_json::to_string(about).map_err(unreadable)?;
-        self.create_with(subject.clone(), id.clone(), at, created, about).await
+    /// When the store fails, or the run has something already.
+    pub async fn prepare(&self, id: &RunId, about: &About) -> Result<(), JournalError> {
+        let (key, about) = (id.clone(), serde_json::to_string(about).map_err(unreadable)?);
+        self.tx("keeping what is fixed about a run", move |tx| {
+            tx.execute("insert into beside (run, about) values (?1, ?2)", params![key.as_str(), about])?;
+            Ok(())
+        })
+        .await
     }
 
     /// What was kept about a run, and the newest wish told to its agents.
@@ -62,7 +57,7 @@ impl SqliteStore {
         let key = id.clone();
         let read = move |tx: &rusqlite::Transaction<'_>| {
             let row = tx
-                .query_row("select about, wish from runs where id = ?1", [key.as_str()], |row| {
+                .query_row("select about, wish from beside where run = ?1", [key.as_str()], |row| {
                     Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?))
                 })
                 .optional()?;
@@ -123,7 +118,7 @@ impl WishKeeper for SqliteStore {
         Box::pin(async move {
             let (key, text) = (upgrade.to_string(), serde_json::to_string(wish).map_err(|error| error.to_string())?);
             let update = move |tx: &rusqlite::Transaction<'_>| {
-                Ok(tx.execute("update runs set wish = ?2 where id = ?1", params![key, text])?)
+                Ok(tx.execute("update beside set wish = ?2 where run = ?1", params![key, text])?)
             };
             match self.tx("keeping a wish", update).await {
                 Ok(1) => Ok(()),

@@ -5,7 +5,7 @@
 //! - `leases` and the epoch counter in `store`: who may append. With one process per file (a lock file refuses a second
 //!   one) the leases found at the start belong to a process that is gone, and are dropped.
 //! - `asks`: what people asked for, so that a wish survives the moment in which no driver runs.
-//! - `runs.about` and `runs.wish`: who must settle what, and the newest thing they were told, so that a restarted
+//! - `beside.about` and `beside.wish`: who must settle what, and the newest thing they were told, so that a restarted
 //!   coordinator can say the same again or take it back. Nothing decides on them.
 //! - `samples`: measurements for charts; bounded; nothing decides on them.
 //!
@@ -331,7 +331,13 @@ impl Journal for SqliteStore {
         at: Timestamp,
         created: &'a Value,
     ) -> BoxFuture<'a, Result<(), JournalError>> {
-        Box::pin(self.create_with(subject.clone(), id.clone(), at, created.clone(), "{}".to_owned()))
+        let (subject, key) = (subject.clone(), id.clone());
+        let (at, created) = (at.to_string(), created.to_string());
+        Box::pin(async move {
+            self.tx("creating a run", move |tx| insert_run(tx, subject, key, &at, &created)).await?;
+            self.touch(id);
+            Ok(())
+        })
     }
 
     fn append<'a>(&'a self, append: Append<'a>) -> BoxFuture<'a, Result<(), JournalError>> {
@@ -458,38 +464,22 @@ impl Journal for SqliteStore {
     }
 }
 
-impl SqliteStore {
-    /// As `Journal::create`, with what is kept about the run, as JSON.
-    pub(super) async fn create_with(
-        &self,
-        subject: Subject,
-        id: RunId,
-        at: Timestamp,
-        created: Value,
-        about: String,
-    ) -> Result<(), JournalError> {
-        let key = id.clone();
-        let insert = move |tx: &Transaction<'_>| {
-            let busy = "select id from runs where subject = ?1 and outcome is null";
-            if let Some(by) = tx.query_row(busy, [subject.as_str()], |row| row.get(0)).optional()? {
-                return Err(JournalError::SubjectBusy { subject, by: RunId(by) }.into());
-            }
-            if tx.query_row("select 1 from runs where id = ?1", [key.as_str()], |_| Ok(())).optional()?.is_some() {
-                return Err(JournalError::Exists(key).into());
-            }
-            tx.execute(
-                "insert into runs (id, subject, created_at, number, about) \
-                 values (?1, ?2, ?3, (select coalesce(max(number), 0) + 1 from runs), ?4)",
-                params![key.as_str(), subject.as_str(), at.to_string(), about],
-            )?;
-            tx.execute(
-                "insert into facts (run, seq, epoch, at, fact) values (?1, 0, 0, ?2, ?3)",
-                params![key.as_str(), at.to_string(), created.to_string()],
-            )?;
-            Ok(())
-        };
-        self.tx("creating a run", insert).await?;
-        self.touch(&id);
-        Ok(())
+fn insert_run(tx: &Transaction<'_>, subject: Subject, id: RunId, at: &str, created: &str) -> Result<(), Refusal> {
+    let busy = "select id from runs where subject = ?1 and outcome is null";
+    if let Some(by) = tx.query_row(busy, [subject.as_str()], |row| row.get(0)).optional()? {
+        return Err(JournalError::SubjectBusy { subject, by: RunId(by) }.into());
     }
+    if tx.query_row("select 1 from runs where id = ?1", [id.as_str()], |_| Ok(())).optional()?.is_some() {
+        return Err(JournalError::Exists(id).into());
+    }
+    tx.execute(
+        "insert into runs (id, subject, created_at, number) \
+         values (?1, ?2, ?3, (select coalesce(max(number), 0) + 1 from runs))",
+        params![id.as_str(), subject.as_str(), at],
+    )?;
+    tx.execute(
+        "insert into facts (run, seq, epoch, at, fact) values (?1, 0, 0, ?2, ?3)",
+        params![id.as_str(), at, created],
+    )?;
+    Ok(())
 }

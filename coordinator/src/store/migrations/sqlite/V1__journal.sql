@@ -11,11 +11,7 @@ create table runs (
     subject    text not null,
     created_at text not null,
     outcome    text,
-    number     integer not null unique,
-    -- What was fixed when the run was created and is no fact of the engine's: roster, versions, who asked. JSON.
-    about      text not null default '{}',
-    -- The newest wish told to them, as JSON; last value only, nothing decides on it.
-    wish       text
+    number     integer not null unique
 ) strict;
 create unique index one_active_run_a_subject on runs (subject) where outcome is null;
 
@@ -28,6 +24,15 @@ create table facts (
     fact  text    not null,
     primary key (run, seq)
 ) strict, without rowid;
+
+-- What belongs to a run and is no fact of the engine's. Written just before the run is created.
+create table beside (
+    run   text primary key,
+    -- Fixed when the run is created: roster, versions, who asked. JSON.
+    about text not null,
+    -- The newest wish told to the agents, as JSON; last value only, nothing decides on it.
+    wish  text
+) strict;
 
 create table leases (
     subject    text primary key,
