@@ -47,6 +47,8 @@ struct Item {
     what: What,
     bytes: i64,
     counter: Option<i64>,
+    /// A row policy hides rows of it from the agent's role.
+    hidden: bool,
 }
 
 /// What was read of one thing on one server: rows and a digest. `Err`: why it could not be read.
@@ -119,8 +121,13 @@ async fn in_database(
 ) -> Result<Compared, JobFailure> {
     let mut items = tables(cx, sides, database, until.is_some()).await?;
     let own = queries.iter().filter(|query| query.database == database);
-    items.extend(own.map(|query| Item { what: What::Query(query.clone()), bytes: 0, counter: None }));
+    items.extend(own.map(|query| Item { what: What::Query(query.clone()), bytes: 0, counter: None, hidden: false }));
     let mut result = Compared { tables: Vec::new(), queries: Vec::new(), unproven: Vec::new(), rounds: 0 };
+    let hidden = items.extract_if(.., |item| item.hidden).filter_map(|item| match item.what {
+        What::Table(table) => Some((table, "a row policy hides rows of it from the agent's role".to_owned())),
+        What::Query(_) => None,
+    });
+    result.unproven.extend(hidden);
     let mut last: HashMap<String, Outcome> = HashMap::new();
     for round in 1..=rounds {
         if items.is_empty() || past(cx, until) {
@@ -216,7 +223,12 @@ async fn tables(cx: &JobCx, sides: &Sides<'_>, database: &str, only_written: boo
         let (schema, name): (String, String) = (row.get(0), row.get(1));
         let counter = counters.get(&(schema.clone(), name.clone())).copied();
         let table = Table { database: database.to_owned(), schema, name };
-        Item { what: What::Table(table), bytes: row.get::<_, Option<i64>>(2).unwrap_or(0), counter }
+        Item {
+            what: What::Table(table),
+            bytes: row.get::<_, Option<i64>>(2).unwrap_or(0),
+            counter,
+            hidden: !row.get::<_, bool>(3),
+        }
     };
     let written = |item: &Item| match &item.what {
         What::Table(table) => !only_written || item.counter.is_none() || cx.memory.clean_at(table) != item.counter,
@@ -411,6 +423,7 @@ mod tests {
             what: What::Table(Table { database: "d".into(), schema: "s".into(), name: bytes_name(bytes) }),
             bytes,
             counter: None,
+            hidden: false,
         };
         fn bytes_name(bytes: i64) -> String {
             format!("t{bytes}")

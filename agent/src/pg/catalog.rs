@@ -39,7 +39,7 @@ fn call(home: &str, function: &str, arguments: &str) -> String {
 pub const SESSION_SETTINGS: &str = "select set_config(name, value, false) from (values
       ('application_name', 'upgrade-pilot'), ('search_path', 'pg_catalog, pg_temp'), ('timezone', 'UTC'), ('datestyle', 'ISO, MDY'),
       ('intervalstyle', 'postgres'), ('extra_float_digits', '1'), ('bytea_output', 'hex'), ('lc_monetary', 'C'), ('xmlbinary', 'base64'),
-      ('row_security', 'off'), ('lock_timeout', '5s'), ('statement_timeout', '0'),
+      ('row_security', 'on'), ('lock_timeout', '5s'), ('statement_timeout', '0'),
       ('idle_in_transaction_session_timeout', '0'), ('client_connection_check_interval', '500ms'),
       ('quote_all_identifiers', 'off'), ('standard_conforming_strings', 'on')) as wanted(name, value)";
 

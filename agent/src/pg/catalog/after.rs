@@ -29,7 +29,10 @@ pub const SEQUENCES: &str = "select n.nspname::text, c.relname::text, pg_sequenc
 pub fn furthest_value(schema: &str, table: &str, column: &str, rising: bool) -> String {
     let column = super::ident(column);
     let furthest = if rising { "max" } else { "min" };
-    format!("select {furthest}({column})::bigint from {} where {column} between $1 and $2", qualified(schema, table))
+    format!(
+        "select {furthest}({column})::bigint from {} where {column} between $1::bigint and $2::bigint",
+        qualified(schema, table)
+    )
 }
 
 /// Moves a sequence to a value that counts as used; does nothing if it has got further meanwhile.

@@ -12,8 +12,11 @@ pub const WRITE_MARKER: &str =
 /// The mark that a key carries now.
 pub const READ_MARKER: &str = "select mark from upgrade_pilot.marker where key = $1";
 
-/// Tables whose rows must agree: ordinary ones, partitions included, with their size. Unlogged and temporary tables are not replicated.
-pub const TABLES_TO_COMPARE: &str = "select n.nspname::text, c.relname::text, pg_relation_size(c.oid)
+/// Tables whose rows must agree: ordinary ones, partitions included, with their size and whether all of their rows can be seen. Unlogged and temporary tables are not replicated.
+pub const TABLES_TO_COMPARE: &str = "select n.nspname::text, c.relname::text, pg_relation_size(c.oid), (not row_security_active(c.oid) or (
+          exists (select 1 from pg_policy p where p.polrelid = c.oid and p.polpermissive and p.polcmd in ('*', 'r') and pg_get_expr(p.polqual, p.polrelid) = 'true'
+            and exists (select 1 from unnest(p.polroles) r where r = 0 or pg_has_role(r, 'USAGE')))
+          and not exists (select 1 from pg_policy p where p.polrelid = c.oid and not p.polpermissive)))
       from pg_class c join pg_namespace n on n.oid = c.relnamespace
       where c.relkind = 'r' and c.relpersistence = 'p' and n.nspname !~ '^pg_'
         and n.nspname not in ('information_schema', 'upgrade_pilot', 'rdsadmin', 'rdslab', 'rds_tools') order by 3 desc, 1, 2";
