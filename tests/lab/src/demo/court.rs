@@ -31,8 +31,8 @@ pub enum Sabotage {
 pub struct Evidence<'a> {
     /// The ledger.
     pub book: &'a Book,
-    /// Old blue as it was left, or why it could not be read.
-    pub old_blue: Result<&'a Photograph, String>,
+    /// Old blue as it was left, or why it could not be read; nothing where there was no switchover.
+    pub old_blue: Option<Result<&'a Photograph, String>>,
     /// A moment before writes were stopped, since the demo's start: what was touched later is the ledger's alone.
     pub cut: Duration,
     /// Runs of the nightly statement that were acknowledged, or that the pilot says it resubmitted.
@@ -43,8 +43,9 @@ pub struct Evidence<'a> {
 pub async fn hear(production: &Login, evidence: &Evidence<'_>, tempo: &Tempo) -> anyhow::Result<Verdict> {
     let mut verdict = Verdict { acknowledged: evidence.book.acknowledged, ..Verdict::default() };
     let old = match &evidence.old_blue {
-        Ok(old) => Some(*old),
-        Err(why) => {
+        None => None,
+        Some(Ok(old)) => Some(*old),
+        Some(Err(why)) => {
             verdict.lose(1, format!("old blue could not be compared: {why}"));
             None
         }

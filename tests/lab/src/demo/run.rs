@@ -215,7 +215,7 @@ async fn act(
         nightly.extend(&interrupted);
     }
     let switched = journal.has("point_of_no_return");
-    let old = if switched { old } else { Err("the cluster was not switched over".to_owned()) };
+    let old = switched.then_some(old);
     let mut verdict = court::hear(&reader, &Evidence { book: &book, old_blue: old, cut, nightly }, tempo).await?;
     if leftover > 0 {
         judge::Verdict::lose(

@@ -160,7 +160,7 @@ async fn judged(
     cut: Duration,
     tempo: &Tempo,
 ) -> anyhow::Result<Verdict> {
-    let evidence = Evidence { book, old_blue: Ok(old), cut, nightly: BTreeSet::new() };
+    let evidence = Evidence { book, old_blue: Some(Ok(old)), cut, nightly: BTreeSet::new() };
     court::hear(reader, &evidence, tempo).await
 }
 
