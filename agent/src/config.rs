@@ -282,3 +282,75 @@ fn unique<'a>(key: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Con
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = r#"
+agent_id = "agent-1"
+cluster = "arn:aws:rds:us-east-1:123456789012:cluster:orders"
+coordinator = "http://127.0.0.1:7400"
+state_file = "/var/lib/agent.sqlite"
+host_suffixes = ["127.0.0.0/8", "rds.amazonaws.com"]
+[database]
+user = "upgrade_pilot"
+password_file = "/etc/pw"
+tls = "disable"
+[[ingestion]]
+name = "bouncer"
+kind = "pgbouncer"
+admin = "127.0.0.1:6432"
+admin_user = "admin"
+databases = ["orders"]
+config_file = "/etc/databases.ini"
+[[query]]
+name = "orders_total"
+database = "orders"
+sql = "select 1"
+"#;
+
+    fn load(name: &str, text: &str) -> Result<Config, String> {
+        let file = std::env::temp_dir().join(format!("config-{name}-{}.toml", std::process::id()));
+        std::fs::write(&file, text).unwrap();
+        Config::load(&file, &[]).map_err(|error| runtime::supervision::chain(&error))
+    }
+
+    #[test]
+    fn the_documented_file_is_read() {
+        let config = load("whole", WHOLE).unwrap();
+        assert_eq!((config.database.tls, config.ingestion[0].name()), (Tls::Disable, "bouncer"));
+        assert_eq!(config.admin_listen.port(), 0);
+    }
+
+    #[test]
+    fn an_error_names_the_key_and_the_cure() {
+        let wrong = [
+            ("agent_id = \"agent-1\"", "agent_id = \"agent 1\"", "for key `agent_id`"),
+            ("user =", "usr =", "unknown field `usr`"),
+            ("http://127.0.0.1:7400", "127.0.0.1:7400", "coordinator: is not an http:// address; write"),
+            ("password_file = \"/etc/pw\"\n", "", "give exactly one of password_file and password_command"),
+            ("127.0.0.0/8", "127.0.0.0/33", "for key `host_suffixes[0]`"),
+            ("databases = [\"orders\"]", "databases = []", "ingestion bouncer: databases: is empty"),
+        ];
+        for (at, (from, to, said)) in wrong.into_iter().enumerate() {
+            let error = load(&format!("wrong-{at}"), &WHOLE.replacen(from, to, 1)).unwrap_err();
+            assert!(error.contains(said), "{said:?} is not in {error:?}");
+        }
+    }
+
+    #[test]
+    fn only_hosts_under_a_rule_are_allowed() {
+        let suffix: HostRule = "rds.amazonaws.com".parse().unwrap();
+        let block: HostRule = "10.1.0.0/16".parse().unwrap();
+        for host in ["rds.amazonaws.com", "orders.RDS.amazonaws.com", "a.b.rds.amazonaws.com."] {
+            assert!(suffix.allows(host), "{host}");
+        }
+        for host in ["evilrds.amazonaws.com", "rds.amazonaws.com.evil.org", "10.1.2.3"] {
+            assert!(!suffix.allows(host), "{host}");
+        }
+        assert!(block.allows("10.1.255.1") && !block.allows("10.2.0.1") && !block.allows("10.1.2.3.example.com"));
+        assert!("::/0".parse::<HostRule>().unwrap().allows("::1"));
+        assert!("0.0.0.0/0".parse::<HostRule>().unwrap().allows("127.0.0.1"));
+    }
+}

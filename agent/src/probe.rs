@@ -26,6 +26,8 @@ use crate::{
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(20));
 /// For a connect, and for each look, outside and inside the window.
 const WITHIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(500));
+/// A write that green took by address this long ago still says that writes are possible: two looks and some.
+const GREEN_FRESH: Duration = Duration::from_millis(600);
 
 /// See the module.
 pub struct ProbeTask {
@@ -100,6 +102,8 @@ struct Book<'a> {
     shared: &'a Shared,
     writes: Outage,
     reads: Outage,
+    /// Green by address took a write then.
+    green_wrote: Option<Mono>,
     /// Green was seen read-only since the window was announced: a later write there is the cut, not a loose green.
     green_was_read_only: bool,
 }
@@ -117,7 +121,7 @@ impl Book<'_> {
         let outcome = match look {
             Look::Failed { kind, sqlstate } => {
                 self.reads.failed();
-                self.writes.failed();
+                self.production_write_failed(now);
                 Outcome::Unreachable { kind, sqlstate }
             }
             Look::Answered { said, wrote } => {
@@ -127,7 +131,7 @@ impl Book<'_> {
                 self.end(over, OutageKind::Read, wall, side);
                 match wrote {
                     Some(true) => self.wrote(now, wall, side),
-                    Some(false) => self.writes.failed(),
+                    Some(false) => self.production_write_failed(now),
                     None => {}
                 }
                 Outcome::Answered { side, said, wrote: wrote == Some(true) }
@@ -153,6 +157,7 @@ impl Book<'_> {
                 if wrote == Some(true) {
                     // Clients can be sent there by address: writes are possible from here on, whatever the name does.
                     self.wrote(now, self.shared.clock.now(), Some(Side::Green));
+                    self.green_wrote = Some(now);
                 }
                 Outcome::Answered { side: Some(Side::Green), said, wrote: wrote == Some(true) }
             }
@@ -161,6 +166,13 @@ impl Book<'_> {
             self.green_took_write(&outcome, intent);
         }
         self.update(|probe| probe.green = Some((now, outcome)));
+    }
+
+    /// While green takes writes by address, a name that still leads to the old side is no outage.
+    fn production_write_failed(&mut self, now: Mono) {
+        if self.green_wrote.is_none_or(|at| now.since(at) >= GREEN_FRESH) {
+            self.writes.failed();
+        }
     }
 
     fn wrote(&mut self, now: Mono, wall: Timestamp, side: Option<Side>) {
@@ -345,6 +357,7 @@ impl Task for ProbeTask {
             shared: &self.shared,
             writes: Outage::default(),
             reads: Outage::default(),
+            green_wrote: None,
             green_was_read_only: false,
         });
         tokio::select! {

@@ -236,7 +236,8 @@ struct OldSideWatch {
     rows: HashMap<String, i64>,
     next_xid: Option<i64>,
     last_client: Option<Mono>,
-    told: HashSet<(Option<String>, Option<String>, String, Option<String>)>,
+    /// Kinds of clients that an event told of.
+    told: HashSet<String>,
     write_commits: u64,
 }
 
@@ -304,8 +305,7 @@ impl OldSideWatch {
             seen.push((client, ended));
         }
         for (client, ended) in &seen {
-            let kind =
-                (client.database.clone(), client.user.clone(), client.application.clone(), client.client.clone());
+            let kind = format!("{client:?}");
             if self.told.len() < CLIENTS_MAX && self.told.insert(kind) {
                 tracing::warn!(
                     database = client.database,

@@ -80,3 +80,43 @@ impl IngestionController for Command {
         Box::pin(self.reach("resume", &self.resume, IngestionState::Running))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: String) -> Vec<String> {
+        vec!["sh".into(), "-c".into(), script]
+    }
+
+    fn mark() -> PauseMark {
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        PauseMark { upgrade: "up-1".into(), since: at, expires_at: at }
+    }
+
+    #[tokio::test]
+    async fn a_system_is_driven_by_its_commands() {
+        let file = std::env::temp_dir().join(format!("command-{}", std::process::id()));
+        let at = file.display();
+        let command = Command {
+            name: "loader".into(),
+            observe: shell(format!("if [ -e {at} ]; then s=paused; else s=running; fi; echo '{{\"state\":\"'$s'\"}}'")),
+            pause: shell(format!("touch {at}")),
+            resume: shell(format!("rm -f {at}")),
+            clock: Clock::system(),
+        };
+        command.pause(&mark()).await.unwrap();
+        assert_eq!(command.observe().await.unwrap().state, IngestionState::Paused);
+        command.resume(&mark()).await.unwrap();
+        assert_eq!(command.observe().await.unwrap().state, IngestionState::Running);
+    }
+
+    #[tokio::test]
+    async fn a_command_that_fails_is_named() {
+        let none = || shell("exit 3".into());
+        let clock = Clock::system();
+        let command = Command { name: "loader".into(), observe: none(), pause: none(), resume: none(), clock };
+        let error = command.pause(&mark()).await.unwrap_err().to_string();
+        assert_eq!(error, "running the pause command of loader: exit status: 3");
+    }
+}

@@ -89,3 +89,77 @@ impl IngestionController for Http {
         Box::pin(self.reach("/resume", IngestionState::Running))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    use runtime::admin;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// A tiny service: three routes, one request a connection.
+    async fn service() -> (String, Arc<AtomicBool>) {
+        let listener = admin::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let paused = Arc::new(AtomicBool::new(false));
+        let state = paused.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0_u8; 1024];
+                let read = stream.read(&mut request).await.unwrap_or(0);
+                let line = String::from_utf8_lossy(&request[..read]).lines().next().unwrap_or_default().to_owned();
+                let (status, body) = match line.as_str() {
+                    "POST /pause HTTP/1.1" => {
+                        state.store(true, Ordering::SeqCst);
+                        ("200 OK", String::new())
+                    }
+                    "POST /resume HTTP/1.1" => {
+                        state.store(false, Ordering::SeqCst);
+                        ("200 OK", String::new())
+                    }
+                    "GET /state HTTP/1.1" => {
+                        let name = if state.load(Ordering::SeqCst) { "paused" } else { "running" };
+                        ("200 OK", format!(r#"{{"state":"{name}","backlog":12,"rate":3.5}}"#))
+                    }
+                    _ => ("404 Not Found", String::new()),
+                };
+                let length = body.len();
+                let answer =
+                    format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+                let _gone = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        (address, paused)
+    }
+
+    fn mark() -> PauseMark {
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        PauseMark { upgrade: "up-1".into(), since: at, expires_at: at }
+    }
+
+    #[tokio::test]
+    async fn a_service_is_paused_observed_and_resumed() {
+        let (address, paused) = service().await;
+        let http = Http::new("orders".into(), &address, Clock::system());
+        http.pause(&mark()).await.unwrap();
+        assert!(paused.load(Ordering::SeqCst));
+        let seen = http.observe().await.unwrap();
+        assert_eq!(seen, Observation { state: IngestionState::Paused, backlog: Some(12), rate: Some(3.5) });
+        http.resume(&mark()).await.unwrap();
+        http.resume(&mark()).await.unwrap();
+        assert!(!paused.load(Ordering::SeqCst));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_names_the_request() {
+        let (address, _) = service().await;
+        let http = Http::new("orders".into(), &format!("{address}/elsewhere"), Clock::system());
+        let error = http.pause(&mark()).await.unwrap_err().to_string();
+        assert!(error.starts_with("POST http://") && error.ends_with("it answered 404 Not Found"), "{error}");
+    }
+}

@@ -1,4 +1,5 @@
-//! Looks at every ingestion system once a second, and when a wish was settled, for the report. Never changes one.
+//! Looks at every ingestion system once a second, and when a wish was settled, for the report, and sets the gauges, coordinator
+//! or not. Never changes one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,6 +30,7 @@ impl Task for Observer {
             settled.borrow_and_update();
             let looks = self.controllers.iter().map(|controller| look(&self.shared, controller.as_ref()));
             futures_util::future::join_all(looks).await;
+            crate::metrics::report(&self.shared.report());
             ready.set(true);
             tokio::select! {
                 () = stop.triggered() => return Ok(()),

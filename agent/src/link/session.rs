@@ -377,7 +377,6 @@ impl Session {
         }
         self.reported = self.shared.probe.borrow().clone();
         let report = self.shared.report();
-        crate::metrics::report(&report);
         self.say(Up::Report(&report)).await?;
         for progress in self.runner.take_progress() {
             self.say(Up::JobProgress(&progress)).await?;
