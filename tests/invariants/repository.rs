@@ -1,9 +1,10 @@
 //! What a stranger finds in a fresh clone: the two commands, and nothing of the machine that it was written on.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use super::source::{files, none, root, text};
+use super::source::{files, none, root, rust_under, text};
 
 #[test]
 fn the_two_commands_of_the_readme_exist() {
@@ -100,4 +101,60 @@ fn crates_come_from_the_public_registry_and_nothing_names_another() {
         }
     }
     none("a package registry is named", &found);
+}
+
+#[test]
+fn tests_that_the_documents_name_exist() {
+    let known: BTreeSet<String> = rust_under(&["proto/", "coordinator/", "agent/", "tests/"])
+        .iter()
+        .flat_map(|path| text(path).lines().filter_map(test_name).collect::<Vec<_>>())
+        .collect();
+    let mut found = Vec::new();
+    let mut named = 0;
+    for document in ["SPECIFICATION.md", "ARCHITECTURE.md"] {
+        for word in text(document).split('`').skip(1).step_by(2) {
+            // A test says its scenario in its name: nothing else in these documents has so many words.
+            let is_name = word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+            if is_name && word.matches('_').count() >= 3 {
+                named += 1;
+                if !known.contains(word) && !text("coordinator/src/spec.rs").contains(&format!("pub {word}:")) {
+                    found.push(format!("{document}: {word}"));
+                }
+            }
+        }
+    }
+    none("a document names a test that does not exist", &found);
+    assert!(named > 80, "only {named} names of tests were found");
+}
+
+/// `fn name(` of a line, async or not.
+fn test_name(line: &str) -> Option<String> {
+    let rest = line.trim().trim_start_matches("pub ").trim_start_matches("async ").strip_prefix("fn ")?;
+    Some(rest.split('(').next()?.to_owned())
+}
+
+#[test]
+fn the_readme_names_every_metric_and_every_field_of_the_spec() {
+    let readme = text("README.md");
+    let mut missing = Vec::new();
+    for path in ["coordinator/src/metrics.rs", "agent/src/metrics.rs"] {
+        let names = text(path);
+        let names = names.lines().filter_map(|line| line.split_once(": &str = \"")?.1.split('"').next());
+        missing
+            .extend(names.filter(|name| !readme.contains(&format!("`{name}`"))).map(|name| format!("{path}: {name}")));
+    }
+    for path in ["coordinator/src/spec.rs", "coordinator/src/config.rs", "agent/src/config.rs"] {
+        let source = text(path);
+        let fields = source.lines().filter_map(|line| line.strip_prefix("    pub ")?.split_once(": "));
+        let fields = fields
+            .map(|(name, _)| name)
+            .filter(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
+        // `retained_bytes_hold` is written as `_hold` beside its sibling.
+        let short = |name: &str| name.strip_prefix("retained_bytes").map(|rest| format!("`{rest}`"));
+        let known = |name: &&str| readme.contains(*name) || short(name).is_some_and(|short| readme.contains(&short));
+        // Not keys but parts of an error's text.
+        let keys = fields.filter(|name| !["field", "wrong", "cure", "key", "what"].contains(name));
+        missing.extend(keys.filter(|name| !known(name)).map(|name| format!("{path}: {name}")));
+    }
+    none("README.md does not name", &missing);
 }
