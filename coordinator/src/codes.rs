@@ -1,5 +1,5 @@
 //! The codes of the coordinator's body: bad input, and trouble with agents and their stream. The steps have theirs in
-//! `steps/codes.rs` (01xx to 08xx), the engine in `engine::failure::codes` (09xx), the agents beside their jobs.
+//! `steps/codes.rs` (from PU0011 on), the engine in `engine::failure::codes` (09xx), the agents beside their jobs.
 //!
 //! A code is never renamed or reused. Each has a page `deploy/runbook/<code>.md`, compiled in for `pilot explain`; a test
 //! checks that it exists.
@@ -17,10 +17,6 @@ macro_rules! codes {
 codes! {
     /// The spec asks for something that cannot be.
     BAD_SPEC = "PU0001";
-    /// There is no such cluster.
-    NO_SUCH_CLUSTER = "PU0002";
-    /// The cluster cannot be upgraded to the version asked for.
-    NOT_REACHABLE = "PU0003";
     /// Another upgrade of this cluster is under way.
     CLUSTER_BUSY = "PU0004";
     /// The plan shown is not the plan any more.
@@ -29,23 +25,23 @@ codes! {
     OTHER_VERSION = "PU0006";
 
     /// No agent of the cluster is connected.
-    NO_LEAD = "PU0011";
+    NO_LEAD = "PU0101";
     /// An agent did not settle what it was told in time.
-    AGENT_SILENT = "PU0012";
+    AGENT_SILENT = "PU0102";
     /// An agent refused what it was told.
-    INTENT_REFUSED = "PU0013";
+    INTENT_REFUSED = "PU0103";
     /// An agent refused a job, or failed it without a code.
-    JOB_REFUSED = "PU0014";
+    JOB_REFUSED = "PU0104";
     /// An agent did not answer for a job in time.
-    JOB_SILENT = "PU0015";
+    JOB_SILENT = "PU0105";
     /// A job's answer is not of the shape it should have.
-    JOB_ANSWER = "PU0016";
+    JOB_ANSWER = "PU0106";
     /// The newest wish for the agents could not be kept.
-    WISH_NOT_KEPT = "PU0017";
+    WISH_NOT_KEPT = "PU0107";
     /// A job was asked for before the servers were known.
-    NO_TARGETS = "PU0018";
+    NO_TARGETS = "PU0108";
     /// Agents were to be told something outside an upgrade.
-    NO_UPGRADE = "PU0019";
+    NO_UPGRADE = "PU0109";
     /// An agent claims a cluster that it is not bound to.
-    FOREIGN_AGENT = "PU0020";
+    FOREIGN_AGENT = "PU0110";
 }

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cloudwatch::CloudWatch;
+use crate::codes;
 use crate::link::{Agents, Hub};
 use crate::metrics;
 use crate::operator::tally::Tally;
@@ -31,6 +32,9 @@ use crate::sampling;
 use crate::spec::UpgradeSpec;
 use crate::store::{About, SqliteStore};
 use crate::world::{Upgrade, World, upgrade_id};
+
+#[cfg(test)]
+mod tests;
 
 /// Makes the plan of an upgrade from its spec.
 pub type Plans = Arc<dyn Fn(&UpgradeSpec) -> Plan<Upgrade> + Send + Sync>;
@@ -166,7 +170,7 @@ impl Drivers {
         let agents = options.hub.open(&cluster, &upgrade, about.roster.clone(), wish);
         let (spec, tally, trouble) = match entries::<Upgrade>(&options.store, &id, Seq(0)).await {
             Ok(entries) => (spec_of(&entries), tallied(&entries), None),
-            Err(error) => (None, Tally::default(), Some(chain(&error))),
+            Err(error) => (None, Tally::default(), Some(format!("{}: {}", codes::OTHER_VERSION, chain(&error)))),
         };
         let shape = spec.as_ref().map(|spec| (options.plans)(spec).shape().clone()).unwrap_or_default();
         let running = Running {
@@ -204,7 +208,7 @@ impl Drivers {
                     tracing::info!(upgrade = %id, "another holder drives this upgrade");
                 }
                 Err(error @ (Error::PlanDiffers { .. } | Error::Fold { .. } | Error::Illegal { .. })) => {
-                    let error = chain(&error);
+                    let error = format!("{}: {}", codes::OTHER_VERSION, chain(&error));
                     tracing::error!(upgrade = %id, error, "an upgrade cannot be driven");
                     return self.change(&id, |running| running.trouble = Some(error));
                 }

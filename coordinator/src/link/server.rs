@@ -16,6 +16,7 @@ use super::hub::Hub;
 use super::message::FromAgent;
 use super::session::{Session, SessionEnd};
 use super::wire::{self, AgentLink, AgentLinkServer, WireFrom, WireTo};
+use crate::codes;
 
 /// Messages under way to one agent.
 const OUTGOING_MAX: usize = 32;
@@ -40,7 +41,8 @@ impl Admission {
         if region == self.region {
             return Ok(());
         }
-        Err(format!("cluster {cluster} is in {region}; this coordinator serves {}", self.region))
+        let code = codes::FOREIGN_AGENT;
+        Err(format!("{code}: cluster {cluster} is in {region}; this coordinator serves {}", self.region))
     }
 }
 

@@ -354,7 +354,7 @@ impl Journal for SqliteStore {
                     [key.as_str()],
                     |row| row.get(0),
                 )?;
-                if unsigned(next) != seq.0 {
+                if unsigned(next) != seq.0 || run.outcome.is_some() {
                     return Err(JournalError::Taken(seq).into());
                 }
                 tx.prepare_cached("insert into facts (run, seq, epoch, at, fact) values (?1, ?2, ?3, ?4, ?5)")?

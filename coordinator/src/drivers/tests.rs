@@ -1,0 +1,195 @@
+//! Drivers in one process: a run goes on after its process is gone, an event becomes a fact before it is acknowledged, and
+//! a cluster has one active upgrade.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use engine::{Cx, Gate, Journal, Look, Reversal, Step, Wait};
+use proto::epoch::{Epoch, StoreId};
+use proto::report::Event;
+
+use super::*;
+use crate::link::{FromAgent, Hello, HubOptions, ToAgent};
+use crate::operator::Operator;
+use crate::rds::fake::{Fake as FakeRds, Timings};
+use crate::store::OpenError;
+
+const CLUSTER: &str = "arn:aws:rds:us-east-1:123456789012:cluster:orders";
+const SOON: Duration = Duration::from_secs(20);
+
+/// What survives a process: the file, and what was done to the world.
+#[derive(Clone, Default)]
+struct Outside {
+    made: Arc<AtomicU32>,
+    go: Arc<AtomicBool>,
+}
+
+/// Makes one thing, once, then waits until it may go on.
+struct Make(Outside);
+
+impl Step<Upgrade> for Make {
+    const ID: StepId = StepId("prerequisites");
+    const TITLE: &'static str = "Prerequisites";
+    const REVERSAL: Reversal = Reversal::Reversible;
+    type Output = u32;
+
+    async fn check(&self, _: &Cx<'_, Upgrade>) -> Result<Gate, Failure> {
+        Ok(Gate::Open)
+    }
+
+    async fn run(&self, cx: &Cx<'_, Upgrade>) -> Result<u32, Failure> {
+        let Outside { made, go } = &self.0;
+        let look = |_: &u32| async { Ok(Look::There(made.load(Ordering::SeqCst))) };
+        let before = async { Ok(made.load(Ordering::SeqCst)) };
+        let done: u32 = cx.effect("make", before, look, |_: &u32| async { Ok(made.fetch_add(1, Ordering::SeqCst)) }).await?;
+        let wait = Wait { every: Duration::from_millis(10), deadline: SOON, what: "the test" };
+        cx.until(wait, || async {
+            Ok(if go.load(Ordering::SeqCst) { Look::There(done) } else { Look::NotYet("not told to go on".into()) })
+        })
+        .await
+    }
+
+    async fn verify(&self, _: &Cx<'_, Upgrade>, _: &u32) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn undo(&self, _: &Cx<'_, Upgrade>) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+async fn open(file: &Path, clock: &Clock) -> SqliteStore {
+    let open = async {
+        loop {
+            match SqliteStore::open(file, clock.clone()) {
+                Ok(store) => return store,
+                Err(OpenError::InUse { .. }) => clock.sleep(Duration::from_millis(5)).await,
+                Err(error) => panic!("{}", chain(&error)),
+            }
+        }
+    };
+    clock.timeout(SOON, open).await.expect("the store is unlocked in time")
+}
+
+/// One life of a coordinator.
+async fn life(file: &Path, outside: &Outside) -> Drivers {
+    let clock = Clock::system();
+    let store = open(file, &clock).await;
+    let hub = Hub::new(HubOptions {
+        store: StoreId(store.id().0.clone()),
+        epoch: Epoch(store.next_epoch().await.unwrap().0),
+        lease: Duration::from_secs(5),
+        clock: clock.clone(),
+        keeper: Arc::new(store.clone()),
+    });
+    let outside = outside.clone();
+    Drivers::resume(DriversOptions {
+        store,
+        hub,
+        rds: Arc::new(FakeRds::new(clock.clone(), Timings::zero())),
+        cloudwatch: Arc::new(crate::cloudwatch::fake::Fake::new(clock.clone())),
+        plans: Arc::new(move |_| Plan::new().then(Make(outside.clone()))),
+        clock,
+        holder: Holder { id: uuid::Uuid::now_v7().to_string(), address: "here".into() },
+        lease: Duration::from_secs(3),
+        call_timeout: Duration::from_millis(50),
+        stop: Stop::new(),
+    })
+    .await
+    .unwrap()
+}
+
+fn file() -> PathBuf {
+    std::env::temp_dir().join(format!("pilot-drivers-{}.sqlite", uuid::Uuid::now_v7()))
+}
+
+/// Waits until the upgrade's view is as wished, and says how it stood last when it never was.
+async fn status_until(drivers: &Drivers, id: &RunId, wished: impl Fn(&crate::operator::view::StatusView) -> bool) {
+    let (operator, clock) = (Operator::new(drivers.clone()), Clock::system());
+    let began = clock.mono();
+    loop {
+        let status = operator.status(id.as_str()).await.unwrap();
+        if wished(&status) {
+            return;
+        }
+        assert!(clock.mono() - began < SOON, "last seen: {status:?}");
+        clock.sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+#[test]
+fn a_run_goes_on_after_its_process_is_gone_and_does_nothing_twice() {
+    let (file, outside) = (file(), Outside::default());
+    let first = runtime();
+    let id = first.block_on(async {
+        let drivers = life(&file, &outside).await;
+        let cluster: ClusterArn = CLUSTER.parse().unwrap();
+        let id = drivers.start(&cluster, UpgradeSpec::new(CLUSTER, "16"), &About::default()).await.unwrap();
+        let again = drivers.start(&cluster, UpgradeSpec::new(CLUSTER, "16"), &About::default()).await;
+        assert!(matches!(again, Err(JournalError::SubjectBusy { .. })), "{again:?}");
+        let waits = |view: &crate::operator::view::StatusView| {
+            view.current.as_ref().and_then(|now| now.waiting_for.as_deref()) == Some("the test: not told to go on")
+        };
+        status_until(&drivers, &id, waits).await;
+        id
+    });
+    // As a kill would: every task is dropped where it stands.
+    first.shutdown_timeout(Duration::from_secs(5));
+    assert_eq!(outside.made.load(Ordering::SeqCst), 1);
+
+    outside.go.store(true, Ordering::SeqCst);
+    runtime().block_on(async {
+        let drivers = life(&file, &outside).await;
+        status_until(&drivers, &id, |view| view.outcome.as_deref() == Some("succeeded")).await;
+        assert_eq!(outside.made.load(Ordering::SeqCst), 1, "the effect was done again");
+        let history = Operator::new(drivers.clone()).history(id.as_str(), Seq(0)).await.unwrap();
+        assert_eq!(history.facts.iter().filter(|fact| fact.kind == "step_started").count(), 1);
+        let listed = Operator::new(drivers).list().await.unwrap();
+        assert_eq!(listed.len(), 1);
+    });
+    let _ = std::fs::remove_file(file);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_acknowledged_when_its_fact_is_in_the_journal() {
+    let (file, outside) = (file(), Outside::default());
+    let drivers = life(&file, &outside).await;
+    let clock = Clock::system();
+    let hello = Hello {
+        agent: "agent-1".parse().unwrap(),
+        cluster: CLUSTER.parse().unwrap(),
+        version: "0.0.0".into(),
+        capabilities: Vec::new(),
+        seen: None,
+        jobs_in_flight: Vec::new(),
+        controllers: Vec::new(),
+        queries: Vec::new(),
+    };
+    let mut session = drivers.options().hub.attach(hello);
+    let about = About { roster: vec!["agent-1".parse().unwrap()], ..About::default() };
+    let id = drivers.start(&CLUSTER.parse().unwrap(), UpgradeSpec::new(CLUSTER, "16"), &about).await.unwrap();
+    let event = Event::Stance { at: clock.now(), stance: "obey".into() };
+    session.hear(FromAgent::Event { n: 3, event }).unwrap();
+    let acked = async {
+        while let Some(told) = session.next().await {
+            if told == ToAgent::AckEvent(3) {
+                return;
+            }
+        }
+    };
+    clock.timeout(SOON, acked).await.expect("the event is acknowledged in time");
+    let facts = Operator::new(drivers.clone()).history(id.as_str(), Seq(0)).await.unwrap().facts;
+    assert!(facts.iter().any(|fact| fact.kind == "observed"), "acknowledged without a fact: {facts:?}");
+    let holder = drivers.options().store.holder(&Subject(CLUSTER.into())).await.unwrap();
+    assert!(holder.is_some(), "the driver holds the cluster's lease");
+    let other = Holder { id: "other".into(), address: "there".into() };
+    let taken = drivers.options().store.acquire(&Subject(CLUSTER.into()), &other, Duration::from_secs(1)).await;
+    assert!(matches!(taken, Err(JournalError::Held { .. })), "{taken:?}");
+    drivers.options().stop.trigger();
+    clock.timeout(SOON, drivers.join()).await.expect("drivers stop in time");
+    let _ = std::fs::remove_file(file);
+}
