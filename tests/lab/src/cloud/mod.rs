@@ -63,6 +63,17 @@ struct Inner {
     stop: CancellationToken,
 }
 
+impl Drop for Inner {
+    /// What `stop` does, for a lab that was not stopped: a test that failed leaves no servers and no folder.
+    fn drop(&mut self) {
+        drop(std::mem::take(self.state.get_mut().unwrap_or_else(PoisonError::into_inner)));
+        drop(self.fleet.take());
+        if self.own_work_dir {
+            let _ = std::fs::remove_dir_all(&self.work_dir);
+        }
+    }
+}
+
 impl Cloud {
     /// An empty account with a folder to work in.
     pub(crate) fn open(settings: Settings) -> Result<Self, LabError> {
