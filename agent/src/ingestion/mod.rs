@@ -83,7 +83,8 @@ pub fn controllers(config: &[Ingestion], clock: &Clock) -> Vec<Arc<dyn Ingestion
                 Arc::new(command::Command { name, observe, pause, resume, clock: clock.clone() })
             }
             Ingestion::Pgbouncer { name, admin, admin_user, admin_password_file, databases, config_file } => {
-                let console = pgbouncer::Console { address: admin, user: admin_user, password_file: admin_password_file };
+                let console =
+                    pgbouncer::Console { address: admin, user: admin_user, password_file: admin_password_file };
                 Arc::new(pgbouncer::PgBouncer::new(name, console, databases, config_file, clock.clone()))
             }
         }

@@ -64,7 +64,8 @@ impl Link {
 
     async fn attach(&self, address: &str, stop: &Stop, ready: &Ready) -> Result<End, TaskError> {
         let channel = self.dial(address).await?;
-        let mut session = Session::open(self.shared.clone(), self.options.clone(), self.runner.clone(), channel).await?;
+        let mut session =
+            Session::open(self.shared.clone(), self.options.clone(), self.runner.clone(), channel).await?;
         metrics::link(true);
         ready.set(true);
         let end = session.run(stop).await;
@@ -98,7 +99,11 @@ impl Task for Link {
                 }
                 Some(Ok(End::Goodbye { address, after })) => {
                     backoff.reset();
-                    tracing::info!(next = address, after_ms = crate::state::millis(after), "the coordinator said goodbye");
+                    tracing::info!(
+                        next = address,
+                        after_ms = crate::state::millis(after),
+                        "the coordinator said goodbye"
+                    );
                     if !address.is_empty() {
                         next = if address.contains("://") { address } else { format!("http://{address}") };
                     }
