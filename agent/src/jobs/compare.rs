@@ -134,7 +134,11 @@ async fn in_database(
             break;
         }
         result.rounds = round;
-        let outcomes = each(batches(items), BATCHES, |batch| compare_batch(cx, sides, database, batch, until)).await?;
+        let outcomes = each(batches(items).into_iter().enumerate().collect(), BATCHES, |(n, batch)| {
+            // Batches that are under way together have marker rows of their own.
+            compare_batch(cx, sides, database, n % BATCHES, batch, until)
+        })
+        .await?;
         items = Vec::new();
         for (item, outcome) in outcomes.into_iter().flatten() {
             match &outcome {
@@ -264,6 +268,7 @@ async fn compare_batch(
     cx: &JobCx,
     sides: &Sides<'_>,
     database: &str,
+    slot: usize,
     batch: Vec<Item>,
     until: Option<Mono>,
 ) -> Result<Vec<(Item, Outcome)>, JobFailure> {
@@ -274,7 +279,7 @@ async fn compare_batch(
     }
     let blue = warm(cx, sides.blue, database, sides.role).await?;
     let before = read_all(cx, &blue, sides, &batch, until).await?;
-    let (key, mark) = (format!("{}/compare", cx.agent), mark(cx, database, &batch));
+    let (key, mark) = (format!("{}/compare/{slot}", cx.agent), mark(cx, database, &batch));
     marker::through(cx, sides.blue, sides.green, database, &key, &mark).await?;
     let green = warm(cx, sides.green, database, Role::Writer).await?;
     let there = read_all(cx, &green, sides, &batch, until).await?;
@@ -296,7 +301,7 @@ async fn compare_batch(
 
 fn mark(cx: &JobCx, database: &str, batch: &[Item]) -> String {
     let first = batch.first().map(Item::name).unwrap_or_default();
-    format!("{} {database} {first} {}", cx.id, cx.clock.mono().0.as_nanos())
+    format!("{} {database} {first} {} {}", cx.id, cx.clock.now(), cx.clock.mono().0.as_nanos())
 }
 
 /// What three readings say: green agrees with one of blue's, or blue stood still and green differs, or blue moved.

@@ -24,10 +24,13 @@ const LOOK_LATER: Duration = Duration::from_millis(10);
 /// # Errors
 /// `MARKER_LATE` when a database's marker did not arrive before the deadline; `WRONG_SERVER` when blue is not blue any more.
 pub async fn run(cx: JobCx, body: Marker) -> Result<MarkerSeen, JobFailure> {
-    Ok(MarkerSeen { databases: round(&cx, &format!("{}/job", cx.agent), &body.key).await? })
+    // Never the mark of an earlier run of this job, which may have arrived long ago.
+    let mark = format!("{} {} {}", body.key, cx.id, cx.clock.now());
+    Ok(MarkerSeen { databases: round(&cx, &format!("{}/job/{}", cx.agent, body.key), &mark).await? })
 }
 
-/// One marker through every database of blue. `key` names the row, which is written again and again; `mark` distinguishes this time.
+/// One marker through every database of blue. `key` names the row, which is written again and again (by one at a time: a mark that is
+/// overwritten may never be seen); `mark` distinguishes this time.
 /// Gives the milliseconds from the commit on blue to the sight on green.
 ///
 /// # Errors
@@ -55,8 +58,9 @@ pub async fn through(
     key: &str,
     mark: &str,
 ) -> Result<u64, JobFailure> {
-    let written = write(cx, blue, database, key, mark).await?;
+    // Green's connection is opened first, so that opening it is no part of the time measured.
     let session = warm(cx, green, database, Role::Writer).await?;
+    let written = write(cx, blue, database, key, mark).await?;
     arrive(cx, &session, key, mark).await?;
     let ms = cx.clock.mono().since(written).as_millis();
     keep(cx, green, Role::Writer, session);

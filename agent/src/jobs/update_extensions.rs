@@ -34,7 +34,7 @@ async fn update(cx: &JobCx, session: Session) -> Result<Vec<ExtensionUpdate>, Jo
         cx.still_wanted(&doing)?;
         let (name, from, to): (String, String, String) = (row.get(0), row.get(1), row.get(2));
         let doing = format!("updating extension {name} of database {} from {from} to {to}", session.database);
-        ddl(cx, &session, &catalog::update_extension(&name), &doing).await?;
+        ddl(cx, &session, &catalog::update_extension(&name, row.get(3)), &doing).await?;
         updated.push(ExtensionUpdate { database: session.database.clone(), name, from, to });
     }
     Ok(updated)

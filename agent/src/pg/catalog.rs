@@ -135,6 +135,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_the_watchers_send_changes_no_structure_either() {
+        let source = std::fs::read_to_string(
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/pg/catalog/watchers.rs"),
+        );
+        for text in source.unwrap().lines().flat_map(|line| line.split('"').skip(1).step_by(2)) {
+            let first = text.split_whitespace().next().unwrap_or("").to_lowercase();
+            let banned =
+                ["create", "alter", "drop", "grant", "revoke", "truncate", "reindex", "refresh", "vacuum", "do"];
+            assert!(!banned.contains(&first.as_str()), "{text}");
+        }
+    }
+
     /// The texts of a source file's string literals that look like SQL.
     fn sql_in(source: &str) -> Vec<String> {
         let code = source.split("#[cfg(test)]").next().unwrap_or("");

@@ -8,13 +8,15 @@ use super::{ident, qualified};
 pub const EXTENSION_HOME: &str = "select n.nspname::text, e.extversion from pg_extension e
       join pg_namespace n on n.oid = e.extnamespace where e.extname = $1";
 
-/// Installed extensions that this server offers another version of.
-pub const EXTENSION_UPDATES: &str = "select e.extname::text, e.extversion, a.default_version from pg_extension e
+/// Installed extensions that this server offers another version of, with their owner where we may act as it.
+pub const EXTENSION_UPDATES: &str = "select e.extname::text, e.extversion, a.default_version,
+      (select rolname::text from pg_roles r where r.oid = e.extowner and pg_has_role(r.oid, 'MEMBER')) from pg_extension e
       join pg_available_extensions a on a.name = e.extname where a.default_version <> e.extversion order by 1";
 
-/// Raises an extension to what the server offers.
-pub fn update_extension(name: &str) -> String {
-    format!("alter extension {} update", ident(name))
+/// Raises an extension to what the server offers, as its owner where that is known, so that what it makes anew stays the owner's.
+pub fn update_extension(name: &str, owner: Option<&str>) -> String {
+    let role = owner.map(|owner| format!("set local role {}; ", ident(owner))).unwrap_or_default();
+    format!("{role}alter extension {} update", ident(name))
 }
 
 // ---- pg_cron ---------------------------------------------------------------------------------------------------
