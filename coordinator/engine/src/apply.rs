@@ -102,12 +102,14 @@ impl<D: Domain> State<D> {
             Fact::PivotDisarmed { .. } => {
                 need(self.armed(), "the pivot is not armed")?;
                 self.pivot = Pivot::Untouched;
+                self.looked();
                 self.go_back_now();
                 Ok(())
             }
             Fact::PointOfNoReturn { witness } => {
                 need(self.armed(), "the pivot is not armed")?;
                 self.pivot = Pivot::Happened(witness.clone());
+                self.looked();
                 self.cause = None;
                 Ok(())
             }
@@ -165,13 +167,13 @@ impl<D: Domain> State<D> {
 
     fn failed(&mut self, at: Timestamp, id: StepId, attempt: u32, failure: &Failure) -> Result<(), String> {
         let stays = !self.reversible() && self.pivot_step == Some(id);
-        let reversible = self.reversible();
+        let (reversible, armed) = (self.reversible(), self.armed());
         need(failure.class != FailureClass::Interrupted, "an interruption is not a failure")?;
         let step = self.in_status(id, &[Status::Pending, Status::Failed, Status::Running])?;
         need(attempt == step.attempt, format!("attempt {attempt} is not the last, {} is", step.attempt))?;
         step.failure = Some(failure.clone());
         step.failed_at = Some(at);
-        step.failures += 1;
+        *if armed { &mut step.look_failures } else { &mut step.failures } += 1;
         if !stays {
             step.status = Status::Failed;
         }
@@ -223,7 +225,6 @@ impl<D: Domain> State<D> {
         if self.committed() {
             self.acknowledged = self.alarms.0.keys().copied().collect();
         }
-        let stays = (!self.reversible()).then_some(self.pivot_step).flatten();
         for step in &mut self.steps {
             match step.status {
                 Status::Stuck => step.status = Status::Undoing,
@@ -231,11 +232,11 @@ impl<D: Domain> State<D> {
                     let needed_person = step.failure.as_ref().is_some_and(|f| f.class == FailureClass::NeedsOperator);
                     step.status = if needed_person && step.touched { Status::Running } else { Status::Pending };
                 }
-                Status::Running if stays == Some(step.id) => {}
+                Status::Running => {}
                 _ => continue,
             }
             step.failure = None;
-            step.failures = 0;
+            (step.failures, step.look_failures) = (0, 0);
         }
     }
 
@@ -268,6 +269,13 @@ impl<D: Domain> State<D> {
         need(step.is_some_and(|step| step.status == Status::Running), "this attempt of the pivot is not at work")?;
         self.pivot = Pivot::Armed;
         Ok(())
+    }
+
+    /// The outcome is read: what went wrong while it was not is over.
+    fn looked(&mut self) {
+        for step in self.steps.iter_mut().filter(|step| Some(step.id) == self.pivot_step) {
+            (step.failure, step.look_failures) = (None, 0);
+        }
     }
 
     fn restart(&mut self, from: StepId, round: u32, why: &Why) -> Result<(), String> {

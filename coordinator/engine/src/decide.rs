@@ -152,10 +152,11 @@ fn after_failure<D: Domain>(state: &State<D>, step: &StepState, retry: Retry, no
 
 /// Doubles with every failure up to the longest; up to a fifth is taken off, by a hash, so that runs spread.
 fn backoff<D: Domain>(retry: Retry, state: &State<D>, step: &StepState) -> Duration {
-    let doubled = retry.delay_min.saturating_mul(1u32.checked_shl(step.failures.saturating_sub(1)).unwrap_or(u32::MAX));
+    let failures = if state.armed() { step.look_failures } else { step.failures };
+    let doubled = retry.delay_min.saturating_mul(1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
     let full = doubled.min(retry.delay_max);
     let mut hasher = DefaultHasher::new();
-    (state.created_at().as_nanosecond(), step.id, step.failures).hash(&mut hasher);
+    (state.created_at().as_nanosecond(), step.id, failures).hash(&mut hasher);
     full - full / 5 * u32::try_from(hasher.finish() % 1000).unwrap_or(0) / 1000
 }
 

@@ -84,6 +84,8 @@ pub struct StepState {
     pub attempt: u32,
     /// Failures in a row that count against the retry budget.
     pub failures: u32,
+    /// Looks at the armed pivot that failed in a row; they count against no budget.
+    pub look_failures: u32,
     /// When it was first started since it was last undone.
     pub started_at: Option<Timestamp>,
     /// When it was done, skipped, or undone.
@@ -191,6 +193,7 @@ impl StepState {
             status: Status::Pending,
             attempt: 0,
             failures: 0,
+            look_failures: 0,
             started_at: None,
             ended_at: None,
             failed_at: None,

@@ -120,6 +120,24 @@ async fn a_failure_while_armed_asks_a_person_and_then_looks_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pivot_that_never_happens_spends_its_budget_and_looks_spend_none() {
+    let stage = Stage::new(plan()).await;
+    for _ in 0..10 {
+        stage.world.on("p.look", Act::Fail(FailureClass::Transient));
+    }
+    for _ in 0..3 {
+        stage.world.on("p.armed", Act::Fail(FailureClass::Unknown));
+    }
+    assert_eq!(stage.end().await, Ended::Finished(Outcome::Unwound));
+    let story = stage.story().await;
+    assert_eq!(
+        story.iter().filter(|fact| *fact == "pivot_disarmed").count(),
+        3,
+        "first try and two retries: {story:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_the_point_of_no_return_failures_stop_for_a_person() {
     for (place, step) in [("p.after", StepId("p")), ("f.run", StepId("f"))] {
         let stage = Stage::new(plan()).await;
