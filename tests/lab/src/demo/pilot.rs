@@ -262,9 +262,9 @@ fn agent_config(options: &AgentOptions, coordinator: &str, folder: &Path, passwo
         };
     }
     text.push_str(
-        "\n[[query]]\nname = \"orders_total\"\ndatabase = \"orders\"\nsql = \"select count(*), sum(amount) from orders\"\n\
+        "\n[[query]]\nname = \"orders_total\"\ndatabase = \"orders\"\nsql = \"select count(*), sum(amount) from public.orders\"\n\
          \n[[query]]\nname = \"ledger_sides\"\ndatabase = \"billing\"\n\
-         sql = \"select side, count(*), sum(amount) from ledger group by side order by side\"\n",
+         sql = \"select side, count(*), sum(amount) from public.ledger group by side order by side\"\n",
     );
     text
 }
@@ -305,6 +305,12 @@ retry_after_seconds = 3.0
 
 [[switchover.resubmit]]
 database = "{database}"
+role = "{batch}"
+search_path = "\"$user\", public"
+client_does_not_retry = true
+
+[[switchover.resubmit]]
+database = "billing"
 role = "{batch}"
 search_path = "\"$user\", public"
 client_does_not_retry = true

@@ -133,8 +133,15 @@ pub async fn run(options: &Options, stop: &CancellationToken, say: Say<'_>) -> a
             Ok(Ended { report, aside, kept: Some(Kept { world, how }) })
         }
         Ok((report, aside)) => {
+            if !report.good() {
+                say(&format!("the logs are in {}", keep_logs(&world.folder).display()));
+            }
             world.stop().await;
             Ok(Ended { report, aside, kept: None })
+        }
+        Err(error) if stop.is_cancelled() => {
+            world.stop().await;
+            Err(error)
         }
         Err(error) => {
             let kept = keep_logs(&world.folder);

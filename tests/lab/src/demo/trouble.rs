@@ -89,8 +89,7 @@ impl Trouble {
     pub async fn stop(mut self) -> Made {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
-        let made = lock(&self.made).clone();
-        made
+        self.made()
     }
 }
 
