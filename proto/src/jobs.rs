@@ -292,8 +292,15 @@ impl Compared {
         let tables = self.tables.iter().filter(|table| !table.equal).map(|table| {
             format!("{} has {} rows on blue and {} on green", table.table, table.blue_rows, table.green_rows)
         });
-        let queries =
-            self.queries.iter().filter(|query| !query.equal).map(|query| format!("query {} differs", query.name));
+        let differs = |query: &&QueryCompared| !query.equal && query.unproven.is_none();
+        let queries = self.queries.iter().filter(differs).map(|query| format!("query {} differs", query.name));
+        tables.chain(queries).collect()
+    }
+
+    /// What was not proven exactly, with the reason; to be proven inside the hold, or shown.
+    pub fn unproven(&self) -> Vec<(String, String)> {
+        let tables = self.unproven.iter().map(|(table, why)| (table.to_string(), why.clone()));
+        let queries = self.queries.iter().filter_map(|q| Some((format!("query {}", q.name), q.unproven.clone()?)));
         tables.chain(queries).collect()
     }
 }
@@ -315,6 +322,9 @@ pub struct QueryCompared {
     pub equal: bool,
     pub blue_digest: String,
     pub green_digest: String,
+    /// Why the answers could not be compared: what they are about was written to each time.
+    #[serde(default)]
+    pub unproven: Option<String>,
 }
 
 /// Commits a marker on blue in every database and waits until each is read on green.

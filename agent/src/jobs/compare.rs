@@ -142,7 +142,7 @@ async fn in_database(
         items = Vec::new();
         for (item, outcome) in outcomes.into_iter().flatten() {
             match &outcome {
-                Outcome::Equal { .. } => settle(cx, &mut result, &item, &outcome, round),
+                Outcome::Equal { .. } => settle(cx, &mut result, &item, &outcome, round, until.is_some()),
                 _ => {
                     last.insert(item.name(), outcome);
                     items.push(item);
@@ -160,7 +160,7 @@ async fn in_database(
         let outcome =
             outcome.unwrap_or_else(|| Outcome::Unreadable("the hold's budget was spent before it was read".into()));
         let round = result.rounds;
-        settle(cx, &mut result, item, &outcome, round);
+        settle(cx, &mut result, item, &outcome, round, until.is_some());
     }
     Ok(result)
 }
@@ -179,7 +179,7 @@ impl Item {
 }
 
 /// Puts an outcome where it belongs in the result, and into the memory of clean comparisons.
-fn settle(cx: &JobCx, result: &mut Compared, item: &Item, outcome: &Outcome, rounds: u32) {
+fn settle(cx: &JobCx, result: &mut Compared, item: &Item, outcome: &Outcome, rounds: u32, held: bool) {
     match (&item.what, outcome) {
         (What::Table(table), Outcome::Equal { rows, .. }) => {
             item.counter.inspect(|counter| cx.memory.set_clean(table, *counter));
@@ -199,18 +199,24 @@ fn settle(cx: &JobCx, result: &mut Compared, item: &Item, outcome: &Outcome, rou
             cx.memory.set_unclean(table);
             result.unproven.push((table.clone(), reason.clone()));
         }
-        (What::Query(query), outcome) => result.queries.push(query_compared(query, outcome)),
+        (What::Query(query), outcome) => result.queries.push(query_compared(query, outcome, held)),
     }
 }
 
-fn query_compared(query: &NamedQuery, outcome: &Outcome) -> QueryCompared {
+fn query_compared(query: &NamedQuery, outcome: &Outcome, held: bool) -> QueryCompared {
     let (equal, blue, green) = match outcome {
-        Outcome::Equal { digest, .. } => (true, digest.clone(), digest.clone()),
-        Outcome::Differs { blue, green } => (false, blue.1.clone(), green.1.clone()),
-        Outcome::Moved => (false, "its answer changed each time".into(), "not proven".into()),
-        Outcome::Unreadable(reason) => (false, reason.clone(), reason.clone()),
+        Outcome::Equal { digest, .. } => (true, digest.as_str(), digest.as_str()),
+        Outcome::Differs { blue, green } => (false, blue.1.as_str(), green.1.as_str()),
+        Outcome::Moved => (false, "", ""),
+        Outcome::Unreadable(reason) => (false, reason.as_str(), reason.as_str()),
     };
-    QueryCompared { name: query.name.clone(), equal, blue_digest: blue, green_digest: green }
+    let unproven = match outcome {
+        Outcome::Moved => Some("its answer changed each time it was compared".to_owned()),
+        // Inside the hold the budget decides what is read; outside it, what cannot be read differs.
+        Outcome::Unreadable(reason) if held => Some(reason.clone()),
+        _ => None,
+    };
+    QueryCompared { name: query.name.clone(), equal, blue_digest: blue.into(), green_digest: green.into(), unproven }
 }
 
 /// The tables to compare; inside the hold only those written since they were last seen equal. The counters are the server's own

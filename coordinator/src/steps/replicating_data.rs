@@ -62,7 +62,7 @@ impl Step<Upgrade> for ReplicatingData {
             tables: compared.tables.len() as u64,
             queries: compared.queries.len() as u64,
             rounds: compared.rounds,
-            unproven: compared.unproven.iter().map(|(table, why)| (table.to_string(), why.clone())).collect(),
+            unproven: compared.unproven(),
         })
     }
 

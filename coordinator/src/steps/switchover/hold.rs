@@ -113,7 +113,7 @@ async fn compare_written(cx: &Context<'_>) -> Result<Vec<String>, Failure> {
         return Ok(vec!["nothing was compared inside the hold: verify.hold_budget_ms is 0".into()]);
     }
     let body = Compare {
-        queries: Vec::new(),
+        queries: spec.queries.clone(),
         hashes: spec.hashes,
         rounds: spec.rounds,
         hold_budget_ms: Some(spec.hold_budget_ms),
