@@ -80,6 +80,8 @@ pub struct Running {
     pub about: Arc<About>,
     pub shape: Arc<PlanShape>,
     pub tally: Arc<Mutex<Tally>>,
+    /// CloudWatch's newest `OldestReplicationSlotLag`, in bytes, for people only.
+    pub cloudwatch_lag: Arc<Mutex<Option<u64>>>,
     /// `None` between two drivers, and once the run has ended.
     pub handle: Option<Handle<Upgrade>>,
     /// Why no driver can drive it, when none can.
@@ -178,6 +180,7 @@ impl Drivers {
             about: Arc::new(about),
             shape: Arc::new(shape),
             tally: Arc::new(Mutex::new(tally)),
+            cloudwatch_lag: Arc::default(),
             handle: None,
             trouble,
             ended: false,
@@ -245,7 +248,7 @@ impl Drivers {
         let (driver, handle) = Driver::new(id.clone(), parts);
         running.agents.follow(handle.lease());
         self.change(id, |running| running.handle = Some(handle.clone()));
-        let sampler = sampling::run(&options.store, &options.clock, running, &handle);
+        let sampler = sampling::run(options, running, &handle);
         tokio::select! {
             ended = driver.run(self.0.token.clone()) => ended,
             never = deliver_events(&running.agents, &handle, &options.clock) => match never {},

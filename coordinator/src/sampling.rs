@@ -6,20 +6,48 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use engine::{Handle, StepId};
+use jiff::{SignedDuration, Timestamp};
 use proto::report::Report;
 use runtime::clock::{Clock, Mono};
 
-use crate::drivers::Running;
+use crate::cloudwatch::CloudWatch;
+use crate::drivers::{DriversOptions, Running};
 use crate::metrics;
+use crate::rds::InstanceId;
 use crate::store::{Sample, SqliteStore};
 use crate::world::Upgrade;
 
 /// Between two samples.
 const EVERY: Duration = Duration::from_secs(1);
+/// Between two questions to CloudWatch, which has one point a minute.
+const CLOUDWATCH_EVERY: Duration = Duration::from_secs(20);
+/// An older point is no point.
+const CLOUDWATCH_AGE_MAX: SignedDuration = SignedDuration::from_secs(300);
 
 /// Samples until it is dropped.
-pub(crate) async fn run(store: &SqliteStore, clock: &Clock, running: &Running, handle: &Handle<Upgrade>) -> Infallible {
-    tokio::join!(sample(store, clock, running, handle), count_waits(store, clock, running, handle)).0
+pub(crate) async fn run(options: &DriversOptions, running: &Running, handle: &Handle<Upgrade>) -> Infallible {
+    let (store, clock) = (&options.store, &options.clock);
+    let (reports, waits) = (sample(store, clock, running, handle), count_waits(store, clock, running, handle));
+    tokio::join!(reports, waits, ask_cloudwatch(&*options.cloudwatch, clock, running)).0
+}
+
+/// Once in a while while the deployment has slots: what CloudWatch says of the writer that serves.
+async fn ask_cloudwatch(cloudwatch: &dyn CloudWatch, clock: &Clock, running: &Running) -> Infallible {
+    loop {
+        let replicating = running.agents.lead_report().is_some_and(|report| lag_bytes(&report.value).is_some());
+        let targets = running.agents.targets().filter(|_| replicating);
+        let writer = targets.as_ref().and_then(|targets| targets.side(targets.serving)?.writer());
+        let mut newest = None;
+        if let Some(writer) = writer {
+            let since = clock.now().saturating_sub(CLOUDWATCH_AGE_MAX).unwrap_or(Timestamp::MIN);
+            match cloudwatch.oldest_replication_slot_lag(&InstanceId::new(&writer.instance), since).await {
+                Ok(sample) => newest = sample.map(|sample| sample.bytes),
+                Err(error) => tracing::debug!(%error, "cloudwatch was not read"),
+            }
+        }
+        *running.cloudwatch_lag.lock().unwrap_or_else(PoisonError::into_inner) = newest;
+        clock.sleep(CLOUDWATCH_EVERY).await;
+    }
 }
 
 async fn sample(store: &SqliteStore, clock: &Clock, running: &Running, handle: &Handle<Upgrade>) -> Infallible {

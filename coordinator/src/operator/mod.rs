@@ -10,6 +10,7 @@ pub mod tally;
 pub mod view;
 mod wire;
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use engine::journal::entries;
@@ -110,7 +111,8 @@ impl Operator {
             let state = handle.state();
             if state.spec().is_some() {
                 let progress = handle.progress().borrow().clone();
-                let live = Live { progress, report: running.agents.lead_report(), trouble: None };
+                let cloudwatch_lag = *running.cloudwatch_lag.lock().unwrap_or_else(PoisonError::into_inner);
+                let live = Live { progress, report: running.agents.lead_report(), cloudwatch_lag, trouble: None };
                 return Ok(view::status(
                     &info,
                     &running.about,

@@ -242,6 +242,7 @@ pub struct ClusterAgents {
 pub struct Live {
     pub progress: Progress,
     pub report: Option<Fresh<Report>>,
+    pub cloudwatch_lag: Option<u64>,
     pub trouble: Option<String>,
 }
 
@@ -288,6 +289,7 @@ pub fn status(
         reason: reason(state, live),
         ..empty(info, about, now)
     };
+    view.lag.cloudwatch_bytes = live.and_then(|live| live.cloudwatch_lag);
     view.health = health(&view, live).to_owned();
     view.next_action = next_action(&view);
     view
