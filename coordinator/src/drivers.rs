@@ -262,7 +262,9 @@ impl Drivers {
         if let Err(failure) = running.agents.farewell(FAREWELL).await {
             tracing::warn!(upgrade = %id, error = %failure, "agents did not settle the last word of an upgrade");
         }
-        running.agents.close();
+        if let Ok(upgrade) = upgrade_id(id) {
+            running.agents.close(&upgrade);
+        }
         self.change(id, |running| running.ended = true);
         let mut all = self.lock();
         let ended: Vec<RunId> = all.iter().filter(|(_, running)| running.ended).map(|(id, _)| id.clone()).collect();

@@ -41,7 +41,8 @@ impl Step<Upgrade> for Make {
         let Outside { made, go } = &self.0;
         let look = |_: &u32| async { Ok(Look::There(made.load(Ordering::SeqCst))) };
         let before = async { Ok(made.load(Ordering::SeqCst)) };
-        let done: u32 = cx.effect("make", before, look, |_: &u32| async { Ok(made.fetch_add(1, Ordering::SeqCst)) }).await?;
+        let done: u32 =
+            cx.effect("make", before, look, |_: &u32| async { Ok(made.fetch_add(1, Ordering::SeqCst)) }).await?;
         let wait = Wait { every: Duration::from_millis(10), deadline: SOON, what: "the test" };
         cx.until(wait, || async {
             Ok(if go.load(Ordering::SeqCst) { Look::There(done) } else { Look::NotYet("not told to go on".into()) })

@@ -528,8 +528,13 @@ impl Agents {
     }
 
     /// The upgrade is over: events and jobs of it are acknowledged, agents are idle again.
-    pub(crate) fn close(&self) {
-        self.table.lock().close_upgrade();
+    /// Nothing when another upgrade of the cluster has been opened meanwhile.
+    pub(crate) fn close(&self, upgrade: &UpgradeId) {
+        let mut inner = self.table.lock();
+        if inner.upgrade.as_ref() == Some(upgrade) {
+            inner.close_upgrade();
+        }
+        drop(inner);
         self.table.ring_down();
     }
 

@@ -236,13 +236,21 @@ impl Inner {
     fn hear_event(&mut self, from: &AgentId, n: u64, event: Event) -> bool {
         let idle = self.upgrade.is_none();
         let full = self.events.len() >= EVENTS_MAX;
+        let waits = self.events.iter().any(|(agent, number, _)| agent == from && *number == n);
         let Some(agent) = self.agents.get_mut(from) else { return false };
         if idle {
             tracing::info!(agent = %from, n, ?event, "an event outside any upgrade");
             agent.outbox.push_back(ToAgent::AckEvent(n));
-        } else if n > agent.taken && !full {
+        } else if n > agent.taken {
+            // Cut, so that the agent says everything again, in order, once there is room.
+            if full {
+                return false;
+            }
             agent.taken = n;
             self.events.push_back((from.clone(), n, event));
+        } else if !waits {
+            // Its fact is in the journal; the acknowledgement was lost.
+            agent.outbox.push_back(ToAgent::AckEvent(n));
         }
         true
     }
@@ -251,6 +259,14 @@ impl Inner {
     /// and acknowledged at once when not.
     fn job_ended(&mut self, now: Mono, from: &AgentId, id: JobId, state: JobState) {
         if let Some(entry) = self.jobs.get_mut(&id) {
+            // The end of a job that was taken back is nobody's result, unless it was done all the same.
+            if matches!(
+                (&entry.state, &state),
+                (JobState::Cancelled(_), JobState::Failed(_) | JobState::Refused { .. })
+            ) {
+                self.jobs.remove(&id);
+                return self.ack_job(from, id);
+            }
             entry.state = state;
             return;
         }
@@ -387,8 +403,12 @@ impl Inner {
         }
         for (job, entry) in self.jobs.iter().filter(|(_, entry)| entry.agent == *id) {
             match &entry.state {
-                JobState::Wanted(body) if sent.insert((job.clone(), false)) => return Some(ToAgent::Job(body.clone())),
+                JobState::Wanted(body) if sent.insert((job.clone(), false)) => {
+                    sent.remove(&(job.clone(), true));
+                    return Some(ToAgent::Job(body.clone()));
+                }
                 JobState::Cancelled(epoch) if sent.insert((job.clone(), true)) => {
+                    sent.remove(&(job.clone(), false));
                     return Some(ToAgent::CancelJob { id: job.clone(), epoch: *epoch });
                 }
                 _ => {}

@@ -273,6 +273,50 @@ async fn an_event_waits_for_its_fact_and_a_report_shows_its_age() {
         })
         .await;
     assert_eq!(acked, What::EventN(5));
+
+    // The acknowledgement was lost with the stream: said again, it is acknowledged again.
+    drop(a);
+    let mut a = scene.attach("a").await;
+    a.say(Said::Event(Event { n: 5, body_json: event.into() })).await;
+    let acked = a
+        .until(|told| match told {
+            Told::Ack(ack) => ack.what,
+            _ => None,
+        })
+        .await;
+    assert_eq!(acked, What::EventN(5));
+    assert!(agents.next_event().is_none(), "an event that is a fact waits again");
+}
+
+#[tokio::test]
+async fn a_job_that_was_taken_back_can_be_given_again_on_the_same_stream() {
+    let scene = scene().await;
+    let agents = scene.open(&["a"], None);
+    agents.aim(wish(false).targets);
+    let mut a = scene.attach("a").await;
+    let id: JobId = "up-0001/switchover/1/marker".parse().unwrap();
+    let body = Marker { key: "k".into() };
+    let run = || agents.job(&id, Keep::UntilStepDone, Side::Blue, &body, SOON, |_| {});
+    let job = |told| match told {
+        Told::Job(job) => Some(job.id),
+        _ => None,
+    };
+    assert!(scene.clock.timeout(Duration::from_millis(300), run()).await.is_err());
+    assert_eq!(a.until(job).await, id.as_str());
+    agents.cancel(&id);
+    let cancelled = a
+        .until(|told| match told {
+            Told::CancelJob(cancel) => Some(cancel.id),
+            _ => None,
+        })
+        .await;
+    assert_eq!(cancelled, id.as_str());
+    let answer = async {
+        let id = a.until(job).await;
+        a.say(Said::JobDone(JobDone { id, output_json: r#"{"databases":[]}"#.into() })).await;
+    };
+    let (result, ()) = tokio::join!(run(), answer);
+    assert!(result.unwrap().databases.is_empty());
 }
 
 #[tokio::test]
