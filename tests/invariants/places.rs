@@ -148,3 +148,33 @@ fn a_file_is_read_in_one_sitting() {
     });
     none("a file is too long to be read in one sitting", &long.collect::<Vec<_>>());
 }
+
+#[test]
+fn only_the_driver_and_the_stores_know_how_to_append() {
+    let sources = rust_under(&["coordinator/src/", "agent/src/"]);
+    let others: Vec<String> = sources.into_iter().filter(|path| !path.starts_with("coordinator/src/store/")).collect();
+    none("a fact is appended outside the driver", &breaches(&others, |line| words(line).any(|word| word == "Append")));
+}
+
+#[test]
+fn stances_and_judgements_are_pure() {
+    const PURE: [&str; 8] = [
+        "agent/src/stance.rs",
+        "agent/src/jobs/statement.rs",
+        "coordinator/engine/src/decide.rs",
+        "coordinator/engine/src/apply.rs",
+        "coordinator/src/preflight/judge.rs",
+        "coordinator/src/preflight/parameters.rs",
+        "coordinator/src/topology.rs",
+        "tests/lab/src/demo/judge.rs",
+    ];
+    let acts = |line: &str| {
+        [".await", "async ", "std::fs", "std::net", "tokio::", "clock."].iter().any(|sign| line.contains(sign))
+    };
+    let mut found = Vec::new();
+    for path in PURE {
+        let lines = code_before_tests(path).into_iter().filter(|(_, line)| acts(line));
+        found.extend(lines.map(|(n, line)| format!("{path}:{n}: {}", line.trim())));
+    }
+    none("a pure function acts", &found);
+}
