@@ -61,6 +61,8 @@ pub enum Feature {
     ZeroEtl,
     /// `DescribeDBProxyTargets` lists it behind a proxy.
     Proxy,
+    /// `Engine` is `aurora-mysql`.
+    OtherEngine,
 }
 
 impl Fault {

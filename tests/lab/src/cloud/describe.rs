@@ -83,7 +83,7 @@ pub(crate) fn cluster(cloud: &Cloud, state: &State, c: &Cluster) -> Element {
         .maybe("Endpoint", c.doors.as_ref().map(|d| d.writer.address().ip()))
         .maybe("ReaderEndpoint", c.doors.as_ref().map(|d| d.reader.address().ip()))
         .with("MultiAZ", !c.readers.is_empty())
-        .with("Engine", ENGINE)
+        .with("Engine", if looks(Feature::OtherEngine) { "aurora-mysql" } else { ENGINE })
         .with("EngineVersion", &c.version)
         .at("LatestRestorableTime", restorable(cloud, c.created))
         .with("Port", c.network.port)
