@@ -451,7 +451,8 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_refused_by_name() {
-        let error = toml::from_str::<UpgradeSpec>("cluster = 'orders'\nto = '16'\n[switchover]\ntimeout = 30").unwrap_err();
+        let error =
+            toml::from_str::<UpgradeSpec>("cluster = 'orders'\nto = '16'\n[switchover]\ntimeout = 30").unwrap_err();
         assert!(error.to_string().contains("timeout"), "{error}");
     }
 

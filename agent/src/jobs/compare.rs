@@ -32,6 +32,8 @@ const BATCH_TABLES: usize = 50;
 const WIDTH: usize = 4;
 const BATCHES: usize = 2;
 const ROUNDS_MAX: u32 = 20;
+/// Inside the hold: what is still written to then is written by somebody who is not held, and will not stand still.
+const ROUNDS_HELD: u32 = 2;
 /// Before something is compared again.
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(250);
 const BETWEEN_ROUNDS_HELD: Duration = Duration::from_millis(10);
@@ -87,9 +89,10 @@ pub async fn run(cx: JobCx, body: Compare) -> Result<Compared, JobFailure> {
     let sides = Sides { blue, green, role, hashes: body.hashes };
     let until = body.hold_budget_ms.map(|ms| cx.clock.mono() + Duration::from_millis(ms));
     let queries = named(&cx, &body.queries)?;
+    let rounds = body.rounds.clamp(1, if until.is_some() { ROUNDS_HELD } else { ROUNDS_MAX });
     let parts = each(databases(&cx, blue).await?, WIDTH, |database| {
         let (cx, sides, queries) = (&cx, &sides, &queries);
-        async move { in_database(cx, sides, queries, &database, body.rounds.clamp(1, ROUNDS_MAX), until).await }
+        async move { in_database(cx, sides, queries, &database, rounds, until).await }
     });
     let mut all = Compared { tables: Vec::new(), queries: Vec::new(), unproven: Vec::new(), rounds: 0 };
     for part in parts.await? {

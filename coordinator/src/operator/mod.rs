@@ -67,7 +67,7 @@ fn store(error: JournalError) -> Refusal {
     match error {
         JournalError::NoSuchRun(id) => Refusal::NoSuchUpgrade(id.to_string()),
         JournalError::SubjectBusy { subject, by } => Refusal::Refused(format!(
-            "{}: {subject} is being upgraded already, by {by}; follow it with `pilot watch {by}`, or end it with `pilot abort {by}`",
+            "{}: {subject} is being upgraded already, by {by}; follow it with `pilot watch {by}`, or end it with `pilot abort {by} --confirm CLUSTER`",
             codes::CLUSTER_BUSY
         )),
         other => Refusal::Failed(chain(&other)),

@@ -293,7 +293,7 @@ fn rights(inspection: &Inspection, findings: &mut Findings) {
         codes::MISSING_RIGHTS,
         &inspection.missing_rights,
         "the agent's role lacks rights",
-        "run the role script of deploy/ as the master user",
+        "run deploy/sql/agent_role.sql as the master user",
     );
     findings.blocker_if_any(
         codes::QUERY_UNKNOWN,

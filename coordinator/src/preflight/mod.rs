@@ -112,7 +112,7 @@ impl Preflight {
 /// Finds the cluster that a spec names.
 ///
 /// # Errors
-/// `PU0101` when there is none; what the API says otherwise.
+/// `PU0011` when there is none; what the API says otherwise.
 pub async fn find_cluster(rds: &dyn Rds, spec: &UpgradeSpec) -> Result<Cluster, Failure> {
     let doing = || format!("finding cluster {}", spec.cluster);
     let answer = match spec.cluster.parse() {
@@ -266,7 +266,7 @@ pub fn failed(doing: impl std::fmt::Display, error: Error) -> Failure {
         Class::InvalidState => Failure::transient(codes::AWS_INVALID_STATE, doing),
         Class::AccessDenied { action } => {
             return Failure::permanent(codes::AWS_ACCESS_DENIED, doing)
-                .because(format!("the coordinator's role may not do {action}; allow it (deploy/iam)"))
+                .because(format!("the coordinator's role may not do {action}; allow it"))
                 .because(error);
         }
         Class::NotFound | Class::AlreadyExists | Class::Permanent => Failure::permanent(codes::AWS_REFUSED, doing),

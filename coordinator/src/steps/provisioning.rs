@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     codes,
+    lag::Steady,
     prerequisites::{Prepared, Prerequisites, SHORT_JOB, examine, gate},
     shared::{
         Context, Recorded, SETTLE, fresh_job, ids, instances, our_tag, poll, publish, recorded_cluster, targets, wish,
@@ -198,6 +199,8 @@ async fn look(cx: &Context<'_>, name: &DeploymentName) -> Result<Look<Created>, 
 async fn until_available(cx: &Context<'_>, prepared: &Prepared, created: &Created) -> Result<Deployment, Failure> {
     let spec = &cx.spec().provisioning;
     let good = AtomicU32::new(0);
+    let purge = &cx.spec().purge;
+    let blocked = Steady::new(crate::spec::seconds(purge.active_wait_seconds + purge.idle_grace_seconds));
     let wait = Wait {
         every: poll(cx.spec()),
         deadline: Duration::from_secs(spec.seconds_max),
@@ -213,6 +216,10 @@ async fn until_available(cx: &Context<'_>, prepared: &Prepared, created: &Create
         };
         let (done, total) = deployment.tasks_done();
         cx.progress(done, total, Unit("tasks"));
+        if blocked.held(cx.clock().mono(), slots_are_blocked(cx)) {
+            let why = "transactions that are still active hold up the slots of the deployment; approving ends them";
+            cx.approval("purge-active", why).await?;
+        }
         if deployment.status == DeploymentStatus::InvalidConfiguration {
             return Err(why_invalid(cx, &deployment).await);
         }
@@ -229,6 +236,13 @@ async fn until_available(cx: &Context<'_>, prepared: &Prepared, created: &Create
         }
     })
     .await
+}
+
+/// Does a transaction hold up a slot that is being made? The purger ends those that are idle by itself.
+fn slots_are_blocked(cx: &Context<'_>) -> bool {
+    let report = cx.world().agents.lead_report();
+    let sessions = report.as_ref().and_then(|report| report.value.sessions);
+    sessions.is_some_and(|sessions| sessions.waiting_slots > 0 && sessions.blockers > 0)
 }
 
 /// What is not available yet: the deployment, a member of it, or an instance of either side.

@@ -2,6 +2,7 @@
 
 use engine::{Alarm, Fact, FailureClass, Outcome, testing};
 use proto::jobs::{Compare, Compared, Table, TableCompared};
+use proto::report::Sessions;
 
 use super::testing::{CLUSTER, Stage, clock, cluster_of, spec};
 use crate::{
@@ -182,4 +183,27 @@ async fn preflight_that_blocks_refuses_before_anything_is_touched() {
     let played = testing::play(stage.scene(impossible)).await;
     ended(&played, Outcome::Refused);
     assert!(stage.aws.calls().is_empty(), "{:?}", stage.aws.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn active_transactions_that_block_slots_are_ended_only_after_approval() {
+    let stage = Stage::new(clock());
+    stage.aws.creation(Creation::NeverReady);
+    let (agents, aws) = (stage.agents.clone(), stage.aws.clone());
+    *stage.tamper.lock().unwrap() = Some(Box::new(move |report| {
+        // Somebody's long transaction holds the slots up until the purger may end it.
+        let may_end = agents.last_intent().and_then(|intent| intent.purger).is_some_and(|purger| purger.end_active);
+        let blockers = if may_end { 0 } else { 1 };
+        if may_end {
+            aws.creation(Creation::Succeeds);
+        }
+        report.sessions = Some(Sessions { waiting_slots: blockers, blockers, ..Sessions::default() });
+    }));
+    let played = testing::play(stage.scene(spec())).await;
+    ended(&played, Outcome::Succeeded);
+    let asked = played
+        .facts
+        .iter()
+        .any(|entry| matches!(&entry.fact, Fact::ApprovalAsked { name, .. } if name == "purge-active"));
+    assert!(asked, "a person is asked before an active transaction is ended");
 }

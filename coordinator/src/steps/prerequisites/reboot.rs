@@ -1,15 +1,16 @@
-//! The one reboot that static parameters need: approved or allowed, ingestion paused, the writer first, its outage measured.
+//! The one reboot that static parameters need: approved or allowed, ingestion paused and clients held where they can be, the
+//! writer first, its outage measured.
 
 use std::time::Duration;
 
 use engine::{Failure, Look};
-use proto::intent::{IngestionWish, WatchWish};
+use proto::intent::{GateWish, IngestionWish, SwitchoverWindow, WatchWish};
 
 use super::{Start, targets, wish};
 use crate::{
     preflight::failed,
     rds::{self, Cluster},
-    spec::RebootPolicy,
+    spec::{RebootPolicy, UpgradeSpec},
     steps::{
         codes,
         shared::{Context, RecordedInstance, SETTLE, instances, publish, recorded_cluster, until_in_sync},
@@ -36,6 +37,8 @@ pub(super) async fn if_needed(cx: &Context<'_>, start: &Start) -> Result<Option<
     let before = measured(cx);
     let mut quiet = wish(cx.spec(), targets(start.production.clone(), &start.blue, None), WatchWish::default(), false);
     quiet.ingestion = IngestionWish::Paused { max_pause_ms: cx.spec().ingestion.max_pause_seconds * 1000 };
+    quiet.gate = GateWish::Hold;
+    quiet.window = Some(window(cx.spec()));
     publish(cx, quiet.clone(), SETTLE).await?;
     for instance in &waiting {
         reboot(cx, start, instance).await?;
@@ -43,8 +46,20 @@ pub(super) async fn if_needed(cx: &Context<'_>, start: &Start) -> Result<Option<
     }
     until_in_sync(cx, &start.blue, cx.spec().provisioning.stable_reads, limit).await?;
     quiet.ingestion = IngestionWish::Running;
+    quiet.gate = GateWish::Open;
+    quiet.window = None;
     publish(cx, quiet, SETTLE).await?;
     Ok(measured(cx).zip(before).map(|(after, before)| after.saturating_sub(before)))
+}
+
+/// Who can hold clients holds them while the writer restarts; probes look closely, and an agent on its own asks the database.
+fn window(spec: &UpgradeSpec) -> SwitchoverWindow {
+    SwitchoverWindow {
+        open: true,
+        deadline_ms: spec.reboot.seconds_max * 1000,
+        grace_ms: 0,
+        hold_max_ms: u64::from(spec.switchover.hold_seconds_max) * 1000,
+    }
 }
 
 /// Members that wait for a reboot, the writer first.

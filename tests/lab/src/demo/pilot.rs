@@ -297,9 +297,10 @@ sustained_seconds = {sustained:.1}
 
 [verify]
 queries = ["orders_total", "ledger_sides"]
+hold_budget_ms = 250
 
 [switchover]
-drain_ms = 500
+drain_ms = 200
 long_transaction_ms = 2000
 retry_after_seconds = 3.0
 
