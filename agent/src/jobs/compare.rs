@@ -357,6 +357,7 @@ async fn read(
     };
     let limit = until.map_or(cx.remaining(), |until| until.since(cx.clock.mono()).min(cx.remaining()));
     let Ok(read) = cx.clock.timeout(limit, work).await else {
+        session.give_up();
         return Ok(Err("the time for comparing was over".into()));
     };
     match read {

@@ -90,7 +90,7 @@ pub async fn warm(cx: &JobCx, side: &SideIdentity, database: &str, role: Role) -
 pub fn keep(cx: &JobCx, side: &SideIdentity, role: Role, session: Session) {
     let mut warm = cx.memory.warm.lock().unwrap_or_else(PoisonError::into_inner);
     let sessions = warm.entry(key(side, role, &session.database)).or_default();
-    if !session.is_closed() && sessions.len() < WARM_MAX {
+    if session.is_reusable() && sessions.len() < WARM_MAX {
         sessions.push(session);
     }
 }

@@ -6,7 +6,10 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,6 +30,20 @@ use crate::pg::{Conn, ConnectError, catalog, connect::Limits};
 pub struct Session {
     conn: Conn,
     pub database: String,
+    /// A statement on it was given up: it is to be closed, never used again.
+    given_up: AtomicBool,
+}
+
+impl Session {
+    /// Nobody waits for its statement any more.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    /// May another job use it?
+    pub fn is_reusable(&self) -> bool {
+        !self.given_up.load(Ordering::Relaxed) && !self.conn.is_closed()
+    }
 }
 
 impl Deref for Session {
@@ -109,7 +126,7 @@ pub async fn open_production(cx: &JobCx, database: &str) -> Result<Session, JobF
 
 async fn settle(conn: Conn, database: &str) -> Result<Session, JobFailure> {
     conn.batch_execute(catalog::SESSION_SETTINGS).await.map_err(sql("preparing a session"))?;
-    Ok(Session { conn, database: database.to_owned() })
+    Ok(Session { conn, database: database.to_owned(), given_up: AtomicBool::new(false) })
 }
 
 /// The addresses of a side's members as SQL compares them, for statements that check the server by themselves. Members that were never

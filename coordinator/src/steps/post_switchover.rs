@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use proto::{
     intent::IngestionWish,
     jobs::{
-        CheckSequences, ExtensionTest, ExtensionUpdate, Identified, Identify, RefreshViews, Resubmit, StatementVerdict,
+        CheckSequences, ExtensionTest, ExtensionUpdate, Identified, Identify, RefreshViews, StatementVerdict,
         TestExtensions, Unquiesce, Unquiesced, UpdateExtensions,
     },
-    report::{IngestionState, Verdict},
+    report::IngestionState,
     side::Side,
 };
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ use super::{
     prerequisites::{Prepared, Prerequisites, SHORT_JOB},
     provisioning::{Provisioned, Provisioning},
     shared::{Context, SETTLE, fresh_job, ids, job, poll, publish, targets},
-    switchover::serving_green,
+    switchover::{resubmit, serving_green},
 };
 use crate::{
     preflight::failed,
@@ -61,7 +61,7 @@ impl Step<Upgrade> for PostSwitchover {
         let mut to_green = targets(prepared.production.clone(), &prepared.blue, Some(&provisioned.green));
         to_green.serving = Side::Green;
         publish(cx, serving_green(cx.spec(), to_green.clone()), SETTLE).await?;
-        let verdicts = resubmit(cx).await?;
+        let verdicts = resubmit(cx, Side::Green).await?;
         until_completed(cx, &prepared, &provisioned).await?;
         let production = confirm_production(cx, &prepared).await?;
         let sequences = job(cx, "sequences", Side::Green, &CheckSequences {}, SHORT_JOB).await?;
@@ -107,21 +107,6 @@ impl Step<Upgrade> for PostSwitchover {
     async fn undo(&self, _: &Context<'_>) -> Result<(), Failure> {
         Ok(())
     }
-}
-
-async fn resubmit(cx: &Context<'_>) -> Result<Vec<StatementVerdict>, Failure> {
-    let body = Resubmit { proof_wait_ms: 10_000, statement_timeout_ms: 60_000 };
-    let done = job(cx, "resubmit", Side::Green, &body, SHORT_JOB).await?;
-    for verdict in &done.verdicts {
-        let why = match &verdict.verdict {
-            Verdict::Resubmitted | Verdict::AlreadyDone | Verdict::CommittedOnBlue => continue,
-            Verdict::Refused { reason } => format!("was refused: {reason}"),
-            Verdict::Unknown { reason } => format!("is unknown and was not resubmitted: {reason}"),
-        };
-        let StatementVerdict { key, database, role, .. } = verdict;
-        cx.warn(codes::NOT_RESUBMITTED, format!("statement {key} of {role} in {database} {why}"));
-    }
-    Ok(done.verdicts)
 }
 
 async fn until_completed(cx: &Context<'_>, prepared: &Prepared, provisioned: &Provisioned) -> Result<(), Failure> {

@@ -10,6 +10,8 @@ use std::time::Duration;
 use engine::{Failure, Gate, Pivot, Reversal, Step, StepId};
 use proto::{
     intent::{GateWish, IngestionWish, Targets, WatchWish},
+    jobs::{Resubmit, StatementVerdict},
+    report::Verdict,
     side::Side,
 };
 use serde::{Deserialize, Serialize};
@@ -17,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     codes,
     lag::Lag,
-    prerequisites::{Prepared, Prerequisites},
+    prerequisites::{Prepared, Prerequisites, SHORT_JOB},
     provisioning::{Provisioned, Provisioning, replicating_wish},
-    shared::{Context, SETTLE, ids, publish, recorded_cluster, targets},
+    shared::{Context, SETTLE, fresh_job, ids, publish, recorded_cluster, targets},
 };
 use crate::{
     link::Wish,
@@ -173,8 +175,30 @@ async fn let_go(cx: &Context<'_>, sides: &Sides, failure: Failure) -> Failure {
         Ok(generation) => agents.await_settled(generation, SETTLE).await,
         Err(failure) => Err(failure),
     };
-    match released {
+    let failure = match released {
         Ok(()) => failure,
         Err(also) => failure.because(format!("and the hold could not be released everywhere: {also}")),
+    };
+    match resubmit(cx, Side::Blue).await {
+        Ok(_) => failure,
+        Err(also) => {
+            failure.because(format!("and what was ended for the cut could not be resubmitted on blue: {also}"))
+        }
     }
+}
+
+/// Runs what was ended and recorded for the cut, once each, on the side that serves: green after it, blue when there was none.
+pub(super) async fn resubmit(cx: &Context<'_>, side: Side) -> Result<Vec<StatementVerdict>, Failure> {
+    let body = Resubmit { proof_wait_ms: 10_000, statement_timeout_ms: 60_000 };
+    let done = fresh_job(cx, "resubmit", side, &body, SHORT_JOB).await?;
+    for verdict in &done.verdicts {
+        let why = match &verdict.verdict {
+            Verdict::Resubmitted | Verdict::AlreadyDone | Verdict::CommittedOnBlue => continue,
+            Verdict::Refused { reason } => format!("was refused: {reason}"),
+            Verdict::Unknown { reason } => format!("is unknown and was not resubmitted: {reason}"),
+        };
+        let StatementVerdict { key, database, role, .. } = verdict;
+        cx.warn(codes::NOT_RESUBMITTED, format!("statement {key} of {role} in {database} {why}"));
+    }
+    Ok(done.verdicts)
 }
