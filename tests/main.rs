@@ -1,4 +1,5 @@
 //! Everything that needs more than one crate: real binaries on the lab, and the invariants of the repository.
 #![forbid(unsafe_code)]
 
+mod e2e;
 mod invariants;

@@ -1,0 +1,159 @@
+//! Every verb of the command line on one upgrade that asks a person for everything, and the metrics of both binaries.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use tests::stage::facts::Facts;
+use tests::stage::pilot::with;
+use tests::stage::{CLUSTER, Setting, Stage, http, play};
+
+use super::upgrade::succeeded;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// What must be told of the coordinator while it upgrades.
+const OF_COORDINATOR: [&str; 12] = [
+    "pilot_build_info",
+    "pilot_phase",
+    "pilot_step_duration_seconds",
+    "pilot_replication_lag_bytes",
+    "pilot_ingestion_backlog",
+    "pilot_ingestion_rate",
+    "pilot_sessions_purged_total",
+    "pilot_sessions_ended_total",
+    "pilot_downtime_seconds",
+    "pilot_schema_changes_total",
+    "pilot_agent_links",
+    "pilot_facts_total",
+];
+/// What must be told of an agent.
+const OF_AGENT: [&str; 7] = [
+    "pilot_agent_build_info",
+    "pilot_agent_link_up",
+    "pilot_agent_replication_lag_bytes",
+    "pilot_agent_ingestion_backlog",
+    "pilot_agent_ingestion_rate",
+    "pilot_agent_resident_bytes",
+    "pilot_agent_probe_writable",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_follows_approves_pauses_and_resumes_an_upgrade_and_reads_its_metrics() {
+    play(Setting { agents: 1, ..Setting::default() }, async |stage| {
+        explained(stage).await?;
+        let mut spec = with(stage.spec(16), "reboot.policy", "approve");
+        spec = with(spec, "switchover.approve", true);
+        spec = with(spec, "cleanup.policy", "approve");
+        let mut upgrade = stage.upgrade(&spec).await?;
+        let id = upgrade.id.clone();
+        agents(stage).await?;
+        approve(stage, &id, "reboot").await?;
+        pause_and_resume(stage, &id).await?;
+        stage.wait_until(&id, "the switchover's approval", LIMIT, asks("switchover")).await?;
+        metrics(stage).await?;
+        approve(stage, &id, "switchover").await?;
+        stage.wait_until(&id, "the cleanup's approval", LIMIT, asks("cleanup")).await?;
+        let after = http::ask(&stage.admin, "GET", "/metrics", "").await?;
+        ensure!(after.contains("pilot_downtime_seconds{kind=\"write\"}"), "no downtime:\n{after}");
+        stage.pilot(&["approve", &id, "--output", "json"]).await?.json()?;
+        let ended = upgrade.ended(LIMIT, &stage.tempo).await?;
+        ended.expect(0, &[])?;
+        ensure!(ended.json()?["outcome"] == "succeeded", "{}", ended.out);
+        ended_views(stage, &id).await?;
+        succeeded(stage, &id, 16).await
+    })
+    .await;
+}
+
+fn asks(name: &'static str) -> impl Fn(&Value) -> bool {
+    move |status| status["approvals"][0]["name"] == name
+}
+
+async fn explained(stage: &Stage) -> anyhow::Result<()> {
+    stage.pilot(&["explain", "pu0024"]).await?.expect(0, &["# PU0024", "## What to do"])?;
+    let none = stage.pilot(&["status", "--output", "json"]).await?.json()?;
+    ensure!(none["upgrades"].as_array().is_some_and(Vec::is_empty), "{none}");
+    let found = stage.pilot(&["preflight", "--cluster", CLUSTER, "--to", "16", "--output", "json"]).await?.json()?;
+    ensure!(found["blocked"] == false && found["findings"].is_array(), "{found}");
+    Ok(())
+}
+
+async fn agents(stage: &Stage) -> anyhow::Result<()> {
+    let seen = stage.pilot(&["agents", "--output", "json"]).await?.json()?;
+    let agent = &seen["clusters"][0]["agents"][0];
+    ensure!(agent["agent"] == "agent-1" && agent["connected"] == true && agent["lead"] == true, "{seen}");
+    stage.pilot(&["agents"]).await?.expect(0, &["agent-1", "connected", "lead"])
+}
+
+async fn approve(stage: &Stage, id: &str, name: &'static str) -> anyhow::Result<()> {
+    let status = stage.wait_until(id, name, LIMIT, asks(name)).await?;
+    let next = format!("pilot approve {id} {name}");
+    ensure!(status["next_action"] == next.as_str() && status["health"] == "person", "{status}");
+    let answer = stage.pilot(&["approve", id, name, "--output", "json"]).await?;
+    answer.expect(0, &[])?;
+    ensure!(answer.json()?["upgrade"] == id, "{}", answer.out);
+    Ok(())
+}
+
+async fn pause_and_resume(stage: &Stage, id: &str) -> anyhow::Result<()> {
+    stage.pilot(&["pause", id, "--output", "json"]).await?.expect(0, &[])?;
+    let paused = |status: &Value| status["current"]["asks_person"] == true && status["approvals"][0].is_null();
+    stage.wait_until(id, "the pause", LIMIT, paused).await?;
+    let facts = stage.history(id).await?.0.len();
+    stage.pilot(&["status", id]).await?.expect(0, &[id, CLUSTER])?;
+    stage.pilot(&["resume", id, "--output", "json"]).await?.expect(0, &[])?;
+    let look = async || match stage.history(id).await {
+        Ok(now) if now.0.len() > facts + 1 => Ok(()),
+        Ok(now) => Err(now.story()),
+        Err(error) => Err(format!("{error:#}")),
+    };
+    stage.tempo.until("going on after the pause", Duration::from_millis(100), LIMIT, look).await
+}
+
+async fn metrics(stage: &Stage) -> anyhow::Result<()> {
+    let coordinator = http::ask(&stage.admin, "GET", "/metrics", "").await?;
+    described(&coordinator, &OF_COORDINATOR)?;
+    let at_work = coordinator.lines().filter(|line| line.starts_with("pilot_phase{") && line.ends_with(" 1"));
+    ensure!(at_work.count() == 1, "not one step at work:\n{coordinator}");
+    ensure!(coordinator.contains("pilot_agent_links 1\n"), "not one agent:\n{coordinator}");
+    let agent = stage.agent_metrics(0).await?;
+    described(&agent, &OF_AGENT)?;
+    ensure!(agent.contains("pilot_agent_link_up 1\n"), "no link:\n{agent}");
+    let resident = agent.lines().find_map(|line| line.strip_prefix("pilot_agent_resident_bytes "));
+    let resident: f64 = resident.context("the agent's memory")?.trim().parse()?;
+    ensure!(resident < f64::from(20 << 20), "the agent has {resident} bytes resident");
+    for text in [coordinator, agent] {
+        ensure!(!text.contains("lab-agent"), "a password is among the metrics");
+    }
+    Ok(())
+}
+
+/// Every name has samples, a type and a help text.
+fn described(text: &str, names: &[&str]) -> anyhow::Result<()> {
+    for name in names {
+        for (what, wanted) in [("sample", format!("\n{name}")), ("type", format!("# TYPE {name} "))] {
+            ensure!(text.contains(&wanted), "{name} has no {what} in:\n{text}");
+        }
+        let help = text.lines().find_map(|line| line.strip_prefix(&format!("# HELP {name} ")));
+        ensure!(help.is_some_and(|help| !help.trim().is_empty()), "{name} has no help");
+    }
+    Ok(())
+}
+
+async fn ended_views(stage: &Stage, id: &str) -> anyhow::Result<()> {
+    let watched = stage.pilot(&["watch", id, "--output", "json"]).await?;
+    watched.expect(0, &[])?;
+    ensure!(watched.json()?["outcome"] == "succeeded", "{}", watched.out);
+    stage
+        .pilot(&["history", id])
+        .await?
+        .expect(0, &["switched over", "cleanup done and verified", "upgrade succeeded"])?;
+    let facts = Facts::of(&stage.pilot(&["history", id, "--output", "json"]).await?.json()?)?;
+    let wishes = facts.of_kind("asked", None).filter_map(|seen| seen["fact"]["request"]["request"].as_str());
+    let wishes: Vec<&str> = wishes.collect();
+    ensure!(wishes == ["approve", "pause", "resume", "approve", "approve"], "{wishes:?}");
+    let all = stage.pilot(&["status", "--output", "json"]).await?.json()?;
+    ensure!(all["upgrades"][0]["id"] == id && all["upgrades"][0]["outcome"] == "succeeded", "{all}");
+    stage.pilot(&["abort", id, "--confirm", CLUSTER]).await?.expect(2, &["has ended"])
+}

@@ -1,0 +1,11 @@
+//! Whole upgrades with the real binaries, on real servers. One at a time: each fills the machine.
+
+mod cli;
+mod crash;
+mod refuse;
+mod unwind;
+mod upgrade;
+
+/// The ports of the coordinator over the real SDK; here so that they take their turn with the other users of the lab.
+#[path = "../ports/mod.rs"]
+mod ports;

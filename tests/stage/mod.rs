@@ -1,0 +1,480 @@
+//! The stage: a lab with one small cluster, clients that keep a ledger, a coordinator and agents that can be killed. Every
+//! wait has a deadline and says what it last saw; everything ends with the stage, also when a test fails.
+
+pub mod facts;
+pub mod http;
+pub mod pilot;
+pub mod process;
+pub mod world;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use lab::demo::bouncer::{self, Bouncer};
+use lab::demo::court::{self, Evidence};
+use lab::demo::judge::Verdict;
+use lab::demo::ledger::Ledger;
+use lab::demo::probe::{Kind, Probe};
+use lab::demo::schema::{self, Extensions, Scale};
+use lab::demo::service::{self, Service};
+use lab::demo::session::Login;
+use lab::demo::tempo::Tempo;
+use lab::demo::{run, sides};
+use lab::{ClusterHandle, Lab, Outcome, Settings, Timings, install};
+use serde_json::Value;
+
+use self::facts::Facts;
+use self::pilot::{Binaries, CommandLine, Said, Upgrade};
+use self::process::Process;
+use self::world::World;
+
+/// The cluster of every stage.
+pub const CLUSTER: &str = "orders";
+/// Between two looks of a wait.
+const EVERY: Duration = Duration::from_millis(50);
+/// For a process to be there.
+const START: Duration = Duration::from_secs(60);
+
+/// What is to be on the stage.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The source's major version.
+    pub from: u32,
+    /// Which extensions its databases use.
+    pub extensions: Extensions,
+    /// The provider's delays.
+    pub timings: Timings,
+    /// How many agents; the first controls the ingestion service.
+    pub agents: u32,
+    /// Whether there is a pooler, controlled by the last agent, and a client behind it.
+    pub pooled: bool,
+    /// The coordinator's leases: driver, agent, call, in seconds.
+    pub lease: (u64, u64, u64),
+}
+
+impl Default for Setting {
+    /// PostgreSQL 14, no delays of the provider, two agents, no pooler, short leases.
+    fn default() -> Setting {
+        Setting {
+            from: 14,
+            extensions: Extensions { cron: false, partman: false },
+            timings: Timings::zero(),
+            agents: 2,
+            pooled: false,
+            lease: (9, 4, 3),
+        }
+    }
+}
+
+/// Everything that is running.
+pub struct Stage {
+    /// `None` only while the coordinator is being started.
+    pub coordinator: Process,
+    /// `agent-1` …, in order.
+    pub agents: Vec<Process>,
+    /// The command line.
+    pub cli: CommandLine,
+    /// `http://127.0.0.1:PORT` of the coordinator's page and metrics.
+    pub admin: String,
+    /// Time.
+    pub tempo: Tempo,
+    /// What was acknowledged to the clients.
+    pub ledger: Arc<Ledger>,
+    /// The cluster as it was made.
+    pub cluster: ClusterHandle,
+    /// The master user at the cluster endpoint.
+    pub master: Login,
+    service: Option<Service>,
+    probes: Vec<Probe>,
+    bouncer: Option<Bouncer>,
+    folder: PathBuf,
+    binaries: Binaries,
+    lease: (u64, u64, u64),
+    /// The cloud.
+    pub lab: Lab,
+}
+
+/// Opens a stage, plays on it and ends everything. On failure the logs stay and the panic says where.
+///
+/// # Panics
+/// With the failure of the play.
+pub async fn play(setting: Setting, body: impl AsyncFnOnce(&mut Stage) -> anyhow::Result<()>) {
+    let mut stage = Stage::open(setting).await.unwrap_or_else(|error| panic!("the stage could not be set: {error:#}"));
+    let played = body(&mut stage).await;
+    let logs = stage.logs();
+    let folder = stage.folder.clone();
+    let Stage { coordinator, agents, service, probes, bouncer, lab, .. } = stage;
+    drop((coordinator, agents, service, probes, bouncer));
+    lab.stop().await;
+    match played {
+        // A folder that cannot be removed is only litter.
+        Ok(()) => drop(std::fs::remove_dir_all(&folder)),
+        Err(error) => panic!("{error:#}\n{logs}\nall files of the run are in {}", folder.display()),
+    }
+}
+
+impl Stage {
+    async fn open(setting: Setting) -> anyhow::Result<Stage> {
+        static STAGES: AtomicU32 = AtomicU32::new(0);
+        let binaries = Binaries::find()?;
+        let tempo = Tempo::start();
+        let number = STAGES.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("upgrade-pilot-test-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        let lab = Lab::start(Settings { timings: setting.timings.clone(), ..Settings::default() }).await?;
+        let cluster = lab.create_cluster(run::cluster_settings(CLUSTER, setting.from, 0, setting.extensions)).await?;
+        let master = run::master(&cluster);
+        schema::create(&master, Scale(0.001), setting.extensions, &tempo).await?;
+        let ledger = Arc::new(Ledger::new());
+        let bouncer = if setting.pooled { Some(pooler(&folder, &master, &tempo).await?) } else { None };
+        let logins = ["orders", "billing"].map(|database| owner(&master, database, "orders-service"));
+        let options =
+            service::Options { name: "orders-service".into(), logins: logins.to_vec(), rate: 15.0, held: false };
+        let service = Service::start(options, Arc::clone(&ledger), tempo.clone()).await?;
+        let mut probes = vec![probe("direct-writes", owner(&master, "orders", "direct-writes"), &ledger, &tempo)];
+        if let Some(bouncer) = &bouncer {
+            let login = bouncer.login(&schema::owner("telemetry"), schema::PASSWORD, "telemetry", "held-writes");
+            probes.push(probe("held-writes", login, &ledger, &tempo));
+        }
+        let environment = lab.environment();
+        let config = folder.join("coordinator.toml");
+        let text = pilot::coordinator_config(&folder, "127.0.0.1:0", "127.0.0.1:0", setting.lease);
+        std::fs::write(&config, text)?;
+        let config = config.display().to_string();
+        let log = folder.join("coordinator.log");
+        let coordinator = Process::start(&binaries.pilot, &["serve", "--config", &config], &environment, log)?;
+        let cli = CommandLine { program: binaries.pilot.clone(), coordinator: String::new() };
+        let mut stage = Stage {
+            coordinator,
+            agents: Vec::new(),
+            cli,
+            admin: String::new(),
+            tempo,
+            ledger,
+            cluster,
+            master,
+            service: Some(service),
+            probes,
+            bouncer,
+            folder,
+            binaries,
+            lease: setting.lease,
+            lab,
+        };
+        stage.find_coordinator().await.with_context(|| stage.logs())?;
+        for number in 1..=setting.agents {
+            stage.start_agent(&format!("agent-{number}"), None, number == setting.agents)?;
+        }
+        stage.until_connected(setting.agents as usize).await.with_context(|| stage.logs())?;
+        Ok(stage)
+    }
+
+    /// Reads where the coordinator listens, and pins its ports for the lives to come.
+    async fn find_coordinator(&mut self) -> anyhow::Result<()> {
+        let file = self.folder.join("coordinator.addr");
+        let coordinator = &mut self.coordinator;
+        let look = async || {
+            if let Some(status) = coordinator.ended() {
+                return Ok(Err(status));
+            }
+            let text = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
+            serde_json::from_str::<Value>(&text).map(Ok).map_err(|error| error.to_string())
+        };
+        let found = self.tempo.until("the coordinator's addresses", EVERY, START, look).await?;
+        let found = found.map_err(|status| anyhow::anyhow!("the coordinator ended at once: {status}"))?;
+        let part = |name: &str| found[name].as_str().map(str::to_owned).context("an address in the file");
+        let (grpc, admin) = (part("grpc")?, part("admin")?);
+        let text = pilot::coordinator_config(&self.folder, &grpc, &admin, self.lease);
+        std::fs::write(self.folder.join("coordinator.toml"), text)?;
+        self.cli.coordinator = format!("http://{grpc}");
+        self.admin = format!("http://{admin}");
+        Ok(())
+    }
+
+    /// Starts one more agent. `cluster` is an ARN in place of the stage's own; `last` gives it the pooler if there is one.
+    ///
+    /// # Errors
+    /// When its files or its process cannot be made.
+    pub fn start_agent(&mut self, id: &str, cluster: Option<&str>, last: bool) -> anyhow::Result<()> {
+        std::fs::write(self.folder.join(format!("{id}.password")), &self.cluster.agent.1)?;
+        let cluster = cluster.unwrap_or(&self.cluster.arn);
+        let mut text = pilot::agent_config(&self.folder, id, cluster, &self.cli.coordinator, &self.cluster.agent.0);
+        if let (Some(service), true) = (&self.service, self.agents.is_empty()) {
+            let url = service.base_url();
+            text += &format!("[[ingestion]]\nname = \"orders-service\"\nkind = \"http\"\nbase_url = \"{url}\"\n");
+        }
+        if let (Some(bouncer), true) = (&self.bouncer, last) {
+            text += &format!(
+                "[[ingestion]]\nname = \"bouncer\"\nkind = \"pgbouncer\"\nadmin = \"{}\"\nadmin_user = \"{}\"\n\
+                 databases = {:?}\nconfig_file = {}\n",
+                bouncer.address(),
+                bouncer::ADMIN,
+                schema::DATABASES,
+                pilot::quoted(bouncer.databases_file()),
+            );
+        }
+        let config = self.folder.join(format!("{id}.toml"));
+        std::fs::write(&config, text)?;
+        let args = ["--config", &config.display().to_string()];
+        let log = self.folder.join(format!("{id}.log"));
+        self.agents.push(Process::start(&self.binaries.agent, &args, &[], log)?);
+        Ok(())
+    }
+
+    /// `kill -9`, then starts the coordinator again on the same ports and waits until it listens.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub async fn crash_coordinator(&mut self) -> anyhow::Result<()> {
+        self.coordinator.kill();
+        std::fs::remove_file(self.folder.join("coordinator.addr"))?;
+        self.coordinator.again()?;
+        self.find_coordinator().await
+    }
+
+    /// `kill -9` of an agent (from 0), and another start.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn crash_agent(&mut self, number: usize) -> anyhow::Result<()> {
+        let agent = self.agents.get_mut(number).context("there is no such agent")?;
+        agent.kill();
+        agent.again()
+    }
+
+    /// The `/metrics` of an agent (from 0).
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn agent_metrics(&self, number: usize) -> anyhow::Result<String> {
+        let file = self.folder.join(format!("agent-{}.admin", number + 1));
+        let address = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        http::ask(address.trim(), "GET", "/metrics", "").await
+    }
+
+    /// Runs a verb of the command line.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn pilot(&self, args: &[&str]) -> anyhow::Result<Said> {
+        self.cli.run(args, &self.tempo).await
+    }
+
+    /// The stage's cluster to a version, in a hurry.
+    #[must_use]
+    pub fn spec(&self, to: u32) -> toml::Table {
+        pilot::hasty_spec(CLUSTER, to)
+    }
+
+    /// Starts an upgrade, or says why it was refused.
+    ///
+    /// # Errors
+    /// When the command line fails.
+    pub async fn try_upgrade(&self, spec: &toml::Table) -> anyhow::Result<Result<Upgrade, Said>> {
+        static SPECS: AtomicU32 = AtomicU32::new(0);
+        let file = self.folder.join(format!("spec-{}.toml", SPECS.fetch_add(1, Ordering::Relaxed)));
+        std::fs::write(&file, toml::to_string(spec)?)?;
+        self.cli.upgrade(&file, &self.tempo).await
+    }
+
+    /// Starts an upgrade.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn upgrade(&self, spec: &toml::Table) -> anyhow::Result<Upgrade> {
+        let begun = self.try_upgrade(spec).await?;
+        begun.map_err(|said| anyhow::anyhow!("refused with exit {}: {}\n{}", said.code, said.out, said.err))
+    }
+
+    /// How an upgrade stands.
+    ///
+    /// # Errors
+    /// When the coordinator does not answer.
+    pub async fn status(&self, id: &str) -> anyhow::Result<Value> {
+        self.pilot(&["status", id, "--output", "json"]).await?.json()
+    }
+
+    /// Every fact of an upgrade.
+    ///
+    /// # Errors
+    /// When the coordinator does not answer.
+    pub async fn history(&self, id: &str) -> anyhow::Result<Facts> {
+        Facts::of(&self.pilot(&["history", id, "--output", "json"]).await?.json()?)
+    }
+
+    /// Waits until the status of an upgrade is as wished.
+    ///
+    /// # Errors
+    /// When it is not within `limit`, or the upgrade ended otherwise; quotes the last status.
+    pub async fn wait_until(
+        &self,
+        id: &str,
+        what: &str,
+        limit: Duration,
+        wished: impl Fn(&Value) -> bool,
+    ) -> anyhow::Result<Value> {
+        let look = async || {
+            let status = self.status(id).await.map_err(|error| format!("{error:#}"))?;
+            if wished(&status) {
+                return Ok(Ok(status));
+            }
+            if status["outcome"].is_string() {
+                return Ok(Err(status));
+            }
+            Err(format!("{}: {} {}", status["phase"], status["current"], status["reason"]))
+        };
+        let found = self.tempo.until(what, EVERY, limit, look).await?;
+        found.map_err(|status| anyhow::anyhow!("the upgrade ended before {what}: {status}"))
+    }
+
+    /// Waits until the coordinator has logged a line with `text`, which is said for every fact.
+    ///
+    /// # Errors
+    /// When it has not within `limit`; quotes the end of the log.
+    pub async fn until_logged(&self, text: &str, limit: Duration) -> anyhow::Result<()> {
+        let look = async || {
+            let log = self.coordinator.log();
+            if log.contains(text) { Ok(()) } else { Err(self.coordinator.tail(3)) }
+        };
+        self.tempo.until(text, Duration::from_millis(5), limit, look).await
+    }
+
+    /// Waits until as many agents are attached.
+    ///
+    /// # Errors
+    /// When they are not in a minute.
+    pub async fn until_connected(&self, count: usize) -> anyhow::Result<()> {
+        let look = async || {
+            let said = self.pilot(&["agents", "--output", "json"]).await.map_err(|error| format!("{error:#}"))?;
+            let seen = said.out.matches("\"connected\":true").count();
+            if seen >= count { Ok(()) } else { Err(format!("{seen} connected: {} {}", said.out, said.err)) }
+        };
+        self.tempo.until("connected agents", EVERY, START, look).await
+    }
+
+    /// How often AWS was asked for `action` and did it (also where the answer was lost on the way).
+    #[must_use]
+    pub fn asked_of_aws(&self, action: &str) -> usize {
+        let done = |outcome: &Outcome| !matches!(outcome, Outcome::Refused { .. });
+        self.lab.requests().iter().filter(|call| call.action == action && done(&call.outcome)).count()
+    }
+
+    /// Every changing call to AWS so far.
+    #[must_use]
+    pub fn changes_at_aws(&self) -> Vec<String> {
+        let all = self.lab.requests().into_iter().map(|call| call.action);
+        let reads = |action: &String| {
+            action.starts_with("Describe")
+                || action.starts_with("List")
+                || action.starts_with("Get")
+                || action.starts_with("Download")
+        };
+        all.filter(|action| !reads(action)).collect()
+    }
+
+    /// The whole world as it is now.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn world(&self) -> anyhow::Result<World> {
+        let databases = [&["postgres"][..], &schema::DATABASES[..]].concat();
+        World::look(&self.lab.endpoint_url(), &self.master, &databases, &self.tempo).await
+    }
+
+    /// Runs SQL as the master user through the cluster endpoint; the first cell.
+    ///
+    /// # Errors
+    /// The server's own.
+    pub async fn sql(&self, database: &str, sql: &str) -> anyhow::Result<Option<String>> {
+        let session = sides::open(&self.master.database(database), &self.tempo).await?;
+        let answer = session.run(&self.tempo, START, sql).await.with_context(|| sql.to_owned())?;
+        Ok(answer.first(0).map(str::to_owned))
+    }
+
+    /// Runs SQL as the owner of a database.
+    ///
+    /// # Errors
+    /// The server's own.
+    pub async fn sql_as_owner(&self, database: &str, sql: &str) -> anyhow::Result<()> {
+        let session = sides::open(&owner(&self.master, database, "test"), &self.tempo).await?;
+        session.run(&self.tempo, START, sql).await.map(drop).with_context(|| sql.to_owned())
+    }
+
+    /// Whether the ingestion service's own hook says `running`, with its answer.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn ingestion_runs(&self) -> anyhow::Result<()> {
+        let service = self.service.as_ref().context("the service is stopped")?;
+        let state = http::ask(&service.base_url(), "GET", "/state", "").await?;
+        ensure!(state.contains("\"running\""), "ingestion says {state}");
+        Ok(())
+    }
+
+    /// The longest gap between two acknowledged writes of a client since a moment on the stage's clock.
+    #[must_use]
+    pub fn longest_gap(&self, client: &str, since: Duration) -> Duration {
+        let tallies = self.probes.iter().map(Probe::tally).filter(|tally| tally.name == client);
+        let longest = tallies.map(|tally| tally.snapshot().longest_within(since, self.tempo.at()));
+        longest.max().unwrap_or_default()
+    }
+
+    /// How many statements of a client failed.
+    #[must_use]
+    pub fn failed_statements(&self, client: &str) -> u64 {
+        let tallies = self.probes.iter().map(Probe::tally);
+        tallies.filter(|tally| tally.name == client).map(|tally| tally.snapshot().failures()).sum()
+    }
+
+    /// Stops the clients, lets the service finish what it has, and judges every acknowledged write against what is there.
+    ///
+    /// # Errors
+    /// When something is lost, doubled or left over.
+    pub async fn nothing_lost(&mut self) -> anyhow::Result<Verdict> {
+        for probe in self.probes.drain(..) {
+            probe.stop().await;
+        }
+        let service = self.service.take().context("the clients are stopped already")?;
+        let left = service.drain(START).await;
+        ensure!(left == 0, "{left} operations of the service were never acknowledged");
+        let book = self.ledger.snapshot();
+        let reader = self.master.role(&self.cluster.agent.0, &self.cluster.agent.1, "test-judge");
+        let evidence = Evidence { book: &book, old_blue: None, cut: Duration::ZERO, nightly: Default::default() };
+        let verdict = court::hear(&reader, &evidence, &self.tempo).await?;
+        ensure!(verdict.clean(), "lost {}, doubled {}: {:?}", verdict.lost, verdict.duplicated, verdict.findings);
+        ensure!(verdict.acknowledged > 50, "only {} writes were acknowledged", verdict.acknowledged);
+        Ok(verdict)
+    }
+
+    /// The ends of all logs.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let agents: Vec<String> = self.agents.iter().map(|agent| agent.tail(12)).collect();
+        format!("{}\n{}", self.coordinator.tail(30), agents.join("\n"))
+    }
+}
+
+fn owner(place: &Login, database: &str, application: &str) -> Login {
+    place.database(database).role(&schema::owner(database), schema::PASSWORD, application)
+}
+
+fn probe(name: &str, login: Login, ledger: &Arc<Ledger>, tempo: &Tempo) -> Probe {
+    let every = Duration::from_millis(20);
+    Probe::start(name, Kind::Writes, name.starts_with("held"), login, every, Arc::clone(ledger), tempo.clone())
+}
+
+async fn pooler(folder: &std::path::Path, master: &Login, tempo: &Tempo) -> anyhow::Result<Bouncer> {
+    let program = install::ensure_pgbouncer(&|_| {}).await?;
+    let users = schema::DATABASES.iter().map(|database| (schema::owner(database), schema::PASSWORD.to_owned()));
+    let options = bouncer::Options {
+        program,
+        folder: folder.join("pgbouncer"),
+        server: (master.host.clone(), master.port),
+        databases: schema::DATABASES.map(str::to_owned).to_vec(),
+        users: users.collect(),
+    };
+    Bouncer::start(&options, tempo).await
+}
