@@ -11,7 +11,7 @@ use proto::{
 use tokio_postgres::Row;
 
 use super::{
-    JobCx, cron,
+    JobCx, cron, partman,
     servers::{Session, count, in_every_database, sql, writer},
     statement,
 };
@@ -119,8 +119,9 @@ async fn database(session: Session) -> Result<Part, JobFailure> {
         }
         missing_rights.extend(missing);
     }
+    missing_rights.extend(partman::missing_rights(&session).await?);
     Ok(Part {
-        without_identity: tables(&session, catalog::WITHOUT_IDENTITY).await?,
+        without_identity: without_identity(&session).await?,
         unlogged: tables(&session, catalog::UNLOGGED).await?,
         large_objects: (objects > 0).then(|| (name.clone(), count(objects))),
         publications: here(texts(&session, catalog::FOREIGN_PUBLICATIONS).await?),
@@ -138,6 +139,17 @@ async fn database(session: Session) -> Result<Part, JobFailure> {
             name: name.clone(),
         },
     })
+}
+
+/// Tables whose updates and deletes cannot be replicated. pg_partman's templates are left out: they have no key by design, and no row is
+/// ever written to them, so publishing them makes nothing fail.
+async fn without_identity(session: &Session) -> Result<Vec<Table>, JobFailure> {
+    let mut found = tables(session, catalog::WITHOUT_IDENTITY).await?;
+    if !found.is_empty() {
+        let templates = partman::templates(session).await?;
+        found.retain(|table| !templates.iter().any(|(schema, name)| (schema, name) == (&table.schema, &table.name)));
+    }
+    Ok(found)
 }
 
 async fn extensions(session: &Session) -> Result<Vec<Extension>, JobFailure> {

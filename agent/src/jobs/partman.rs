@@ -66,6 +66,42 @@ pub async fn sets(session: &Session, home: &Home) -> Result<Vec<Set>, JobFailure
     Ok(rows.iter().map(set).collect())
 }
 
+/// What the agent's role may not do with pg_partman, as a sentence with the cure.
+///
+/// # Errors
+/// When it cannot be asked.
+pub async fn missing_rights(session: &Session) -> Result<Vec<String>, JobFailure> {
+    let Some(home) = home(session).await? else { return Ok(Vec::new()) };
+    let doing = "asking for rights on pg_partman";
+    let Some(row) = session.query_opt(catalog::PARTMAN_RIGHTS, &[&home.schema]).await.map_err(sql(doing))? else {
+        return Ok(Vec::new());
+    };
+    let (database, schema) = (&session.database, &home.schema);
+    let sentences = [
+        (row.get(0), format!("may not use schema {schema} of pg_partman: grant usage on schema {schema}")),
+        (
+            row.get(1),
+            format!("may not change partition sets: grant select, insert, update, delete on {schema}.part_config"),
+        ),
+    ];
+    let missing = sentences.into_iter().filter(|(has, _): &(bool, _)| !has);
+    Ok(missing.map(|(_, text)| format!("database {database}: the agent's role {text}")).collect())
+}
+
+/// Schema and name of the sets' template tables, which nothing writes to.
+///
+/// # Errors
+/// When they cannot be asked for.
+pub async fn templates(session: &Session) -> Result<Vec<(String, String)>, JobFailure> {
+    let Some(home) = home(session).await? else { return Ok(Vec::new()) };
+    if !missing_rights(session).await?.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = session.query(&catalog::partman_templates(&home.schema), &[]).await;
+    let rows = rows.map_err(sql("reading the templates of partition sets"))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
 /// The end of a set's last partition (`None` when it is not by time), and how many it has.
 ///
 /// # Errors

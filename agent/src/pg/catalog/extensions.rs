@@ -80,10 +80,24 @@ pub const FORGET_CRON_MARK: &str = "delete from upgrade_pilot.marker where key =
 
 // ---- pg_partman ------------------------------------------------------------------------------------------------
 
+/// May we use pg_partman's functions, and read and change its configuration?
+pub const PARTMAN_RIGHTS: &str = "select has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT') and has_table_privilege(c.oid, 'INSERT')
+        and has_table_privilege(c.oid, 'UPDATE') and has_table_privilege(c.oid, 'DELETE')
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = 'part_config'";
+
 /// Partition sets: parent, automatic maintenance, premake, interval, and whether it is by time.
 pub fn partman_sets(home: &str) -> String {
     format!(
         "select parent_table, automatic_maintenance, premake, partition_interval, md5(to_jsonb(c)::text) from {} c order by 1",
+        qualified(home, "part_config")
+    )
+}
+
+/// The template tables of the sets: schema and name. New partitions are made like them; nothing ever writes to them.
+pub fn partman_templates(home: &str) -> String {
+    format!(
+        "select n.nspname::text, c.relname::text from {} p, pg_class c join pg_namespace n on n.oid = c.relnamespace
+         where n.nspname || '.' || c.relname = p.template_table order by 1, 2",
         qualified(home, "part_config")
     )
 }
@@ -148,9 +162,10 @@ pub fn rows_in_default(home: &str) -> String {
     format!("select default_table, count from {}", super::call(home, "check_default", "true"))
 }
 
-/// A small partitioned table of our own to test maintenance on.
-pub const MAKE_TEST_PARENT: &str =
-    "create table upgrade_pilot.partition_test (at timestamptz not null) partition by range (at)";
+/// A small partitioned table of our own to test maintenance on, and its template: so the test needs no right to make tables in
+/// pg_partman's schema.
+pub const MAKE_TEST_PARENT: &str = "create table upgrade_pilot.partition_test (at timestamptz not null) partition by range (at); \
+     create table upgrade_pilot.partition_test_template (like upgrade_pilot.partition_test)";
 
 /// Registers it; the arguments differ between pg_partman 4 and 5.
 pub fn register_test_parent(home: &str, version: u32) -> String {
@@ -158,7 +173,7 @@ pub fn register_test_parent(home: &str, version: u32) -> String {
     let create = qualified(home, "create_parent");
     format!(
         "select {create}(p_parent_table := 'upgrade_pilot.partition_test', p_control := 'at', p_type := '{kind}',
-         p_interval := '1 day', p_premake := 1)"
+         p_interval := '1 day', p_premake := 1, p_template_table := 'upgrade_pilot.partition_test_template')"
     )
 }
 
@@ -169,12 +184,11 @@ pub const FILL_TEST_PARENT: &str = "insert into upgrade_pilot.partition_test (at
 pub const TEST_PARTITIONS: &str =
     "select count(*) from pg_inherits where inhparent = to_regclass('upgrade_pilot.partition_test')";
 
-/// The test table and what pg_partman made for it.
+/// The test table, its template and what pg_partman made for it.
 pub fn drop_test_parent(home: &str) -> String {
     format!(
         "delete from {} where parent_table = 'upgrade_pilot.partition_test'; drop table if exists upgrade_pilot.partition_test cascade; \
-         drop table if exists {}",
+         drop table if exists upgrade_pilot.partition_test_template",
         qualified(home, "part_config"),
-        qualified(home, "template_upgrade_pilot_partition_test")
     )
 }
