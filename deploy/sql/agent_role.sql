@@ -19,7 +19,8 @@
 --   pg_read_all_data             reading every table for the comparison of both sides (14 and later)
 --   pg_maintain                  VACUUM and ANALYZE of every table on green (17 and later)
 --   member of every owner        VACUUM, ANALYZE and REINDEX on green, REPLICA IDENTITY where it was approved, setval of
---                                sequences, materialized views, partition maintenance. VACUUM by a stranger only warns and skips
+--                                sequences, materialized views, partition maintenance, ALTER EXTENSION on the new production.
+--                                VACUUM by a stranger only warns and skips
 --   CREATE on the database       its own schema upgrade_pilot: marker, probe, ledger, what it must put back
 --   pg_cron's tables             seeing everybody's jobs, switching them off and on again, the test job after the cut
 --   pg_partman's tables          premake and automatic_maintenance of partition sets, run_maintenance
@@ -67,7 +68,7 @@ begin
 end
 $roles$;
 
--- Owners: of the database, and of everything in it that is vacuumed, compared, sequenced or refreshed.
+-- Owners: of the database, of its extensions, and of everything in it that is vacuumed, compared, sequenced or refreshed.
 do $owners$
 declare
   agent text := current_setting('pilot.role');
@@ -78,6 +79,7 @@ begin
       from pg_roles r
      where not r.rolsuper and r.rolname <> agent and r.rolname !~ '^(rds|pg_)'
        and (r.oid = (select datdba from pg_database where datname = current_database())
+            or exists (select from pg_extension e where e.extowner = r.oid)
             or exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
                         where c.relowner = r.oid and c.relkind in ('r', 'p', 'm', 'S') and c.relpersistence <> 't'
                           and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'rdsadmin', 'rds_tools')))
@@ -165,6 +167,11 @@ select format('not a member of %I, who owns tables in %I', r.rolname, current_da
                 where c.relowner = r.oid and c.relkind in ('r', 'p', 'm', 'S') and c.relpersistence <> 't' and n.nspname !~ '^pg_'
                   and n.nspname not in ('information_schema', 'rdsadmin', 'rds_tools'))
    and not pg_has_role(current_setting('pilot.role'), r.oid, 'usage')
+union all
+select format('not a member of %I, who owns extension %I in %I', r.rolname, e.extname, current_database())
+  from pg_extension e join pg_roles r on r.oid = e.extowner
+ where not r.rolsuper and r.rolname !~ '^rds' and r.rolname <> current_setting('pilot.role')
+   and not pg_has_role(current_setting('pilot.role'), r.oid, 'member')
 union all
 select format('no CREATE on database %I', current_database())
  where not has_database_privilege(current_setting('pilot.role'), current_database(), 'create')

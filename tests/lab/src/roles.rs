@@ -188,6 +188,7 @@ pub async fn join_owners(server: &Server) -> Result<(), Error> {
     const OWNERS: &str = "
         select distinct r.rolname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_roles r on r.oid = c.relowner
          where not r.rolsuper and r.rolname <> $1 and n.nspname not like 'pg\\_%'
+        union select r.rolname::text from pg_extension e join pg_roles r on r.oid = e.extowner where not r.rolsuper and r.rolname <> $1
         union select r.rolname::text from pg_database d join pg_roles r on r.oid = d.datdba where not r.rolsuper and r.rolname <> $1";
     for (database, _) in server.databases().await? {
         let session = server.admin(&database).await?;
