@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::{Entry, Fact, MonitorId, StepId};
+use engine::{Alarm, Entry, Fact, MonitorId, Request, StepId};
 use jiff::Timestamp;
 use proto::report::{Event, HoldKind, OutageKind, Verdict};
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,8 @@ pub struct Tally {
     pub steps: BTreeMap<StepId, StepTimes>,
     /// Monitors whose alarm stands.
     pub alarms: BTreeSet<MonitorId>,
+    /// What the run goes (or went) back for: the newest failure, alarm or wish of a person that was not got over.
+    pub cause: Option<String>,
     by_source: BTreeMap<String, BySource>,
 }
 
@@ -96,13 +98,21 @@ impl Tally {
                 times.ended_at = None;
             }
             Fact::StepDone { step, .. } | Fact::StepSkipped { step, .. } => {
+                self.cause = None;
                 let times = self.steps.entry(*step).or_default();
                 times.started_at.get_or_insert(entry.at);
                 times.ended_at = Some(entry.at);
             }
             Fact::UndoDone { step } => self.steps.entry(*step).or_default().ended_at = Some(entry.at),
-            Fact::AlarmRaised { monitor, .. } => {
+            Fact::StepFailed { failure, .. } | Fact::Stuck { failure, .. } => {
+                self.cause = Some(format!("{failure} ({})", failure.code));
+            }
+            Fact::Asked { by, request: Request::Abort, .. } => self.cause = Some(format!("{by} asked to abort")),
+            Fact::AlarmRaised { monitor, alarm } => {
                 self.alarms.insert(*monitor);
+                if let Alarm::Unwind(why) = alarm {
+                    self.cause = Some(why.to_string());
+                }
             }
             Fact::AlarmCleared { monitor } => {
                 self.alarms.remove(monitor);
@@ -178,7 +188,7 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
-    use engine::{Epoch, Seq, Source};
+    use engine::{Code, Epoch, Failure, Seq, Source};
 
     use super::*;
 
@@ -195,6 +205,17 @@ mod tests {
         let (from, to) = (Timestamp::from_second(from).unwrap(), Timestamp::from_second(from + 1).unwrap());
         let event = Event::Outage { from, to, ms, kind: OutageKind::Write, before: None, after: None };
         Fact::Observed { source: Source::from(agent), n, event }
+    }
+
+    #[test]
+    fn the_cause_of_an_unwinding_outlives_it_and_a_failure_that_was_got_over_does_not() {
+        let step = REBOOTS_IN;
+        let failed =
+            |what: &str| Fact::StepFailed { step, attempt: 1, failure: Failure::transient(Code("PU0302"), what) };
+        let got_over = tally(vec![(0, failed("once")), (1, Fact::StepDone { step, output: serde_json::Value::Null })]);
+        assert_eq!(got_over.cause, None);
+        let back = vec![(0, failed("for good")), (1, Fact::UndoStarted { step }), (2, Fact::UndoDone { step })];
+        assert_eq!(tally(back).cause.as_deref(), Some("for good (PU0302)"));
     }
 
     #[test]

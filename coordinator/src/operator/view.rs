@@ -3,7 +3,7 @@
 
 use engine::cx::Doing;
 use engine::state::Mode;
-use engine::{Alarm, PlanShape, Progress, Record, RunInfo, State, Status, StepState};
+use engine::{Alarm, Outcome, PlanShape, Progress, Record, RunInfo, State, Status, StepState};
 use jiff::Timestamp;
 use proto::report::Report;
 use serde::{Deserialize, Serialize};
@@ -289,6 +289,9 @@ pub fn status(
         reason: reason(state, live),
         ..empty(info, about, now)
     };
+    if state.outcome().is_some_and(|outcome| outcome != Outcome::Succeeded) {
+        view.reason = view.reason.take().or_else(|| tally.cause.clone());
+    }
     view.lag.cloudwatch_bytes = live.and_then(|live| live.cloudwatch_lag);
     view.health = health(&view, live).to_owned();
     view.next_action = next_action(&view);
