@@ -42,10 +42,10 @@ pub const SAVE_CRON: &str = "insert into upgrade_pilot.saved_cron (jobid, userna
 /// Quiets every job that is active.
 pub const STOP_CRON: &str = "update cron.job set active = false where active";
 
-/// Jobs that are running now.
+/// Jobs that are running now. One that is only starting has no time yet; pg_cron closes what a crash left open when it starts again.
 pub const CRON_RUNNING: &str =
     "select count(*) from cron.job_run_details where status in ('running', 'starting', 'sending', 'connecting')
-      and start_time > clock_timestamp() - interval '1 day'";
+      and (start_time is null or start_time > clock_timestamp() - interval '1 day')";
 
 /// How many were active when they were saved.
 pub const SAVED_CRON_ACTIVE: &str = "select count(*) from upgrade_pilot.saved_cron where active";
