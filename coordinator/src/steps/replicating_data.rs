@@ -98,10 +98,15 @@ async fn until_drained(cx: &Context<'_>) -> Result<Lag, Failure> {
     })
 }
 
+/// Settings that must differ while green follows: AWS keeps green read-only, and statements are logged on blue for the schema watch.
+const OUR_SETTINGS: [&str; 2] = ["default_transaction_read_only", "log_statement"];
+
 /// The catalogues of both sides are equal; what may differ (extension versions, settings) is listed.
 pub(super) async fn same_schema(cx: &Context<'_>) -> Result<SchemaDifferences, Failure> {
     let seen = fresh_job(cx, "schema", Side::Blue, &CompareSchema {}, SHORT_JOB).await?;
-    for (what, items) in [("extensions", &seen.extensions), ("settings", &seen.settings)] {
+    let is_ours = |item: &&String| OUR_SETTINGS.iter().any(|name| item.split(':').next() == Some(name));
+    let settings: Vec<String> = seen.settings.iter().filter(|item| !is_ours(item)).cloned().collect();
+    for (what, items) in [("extensions", &seen.extensions), ("settings", &settings)] {
         if !items.is_empty() {
             cx.warn(codes::SETTINGS_DIFFER, format!("{what} differ between the sides: {}", items.join(", ")));
         }
