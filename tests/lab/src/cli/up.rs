@@ -1,12 +1,15 @@
 //! `pilot-lab up`: a cluster with the demo's databases, until Ctrl-C.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
-use lab::demo::run::{cluster_settings, master};
+use lab::demo::binaries;
+use lab::demo::pilot::{self, AgentOptions, Place};
+use lab::demo::run::{cluster_settings, exports, master, psql};
 use lab::demo::schema::{self, Extensions, Scale};
 use lab::demo::tempo::Tempo;
-use lab::{Lab, Settings, Timings, install};
+use lab::{ClusterHandle, Lab, Settings, Timings, install};
 
 /// What to start.
 #[derive(Debug, Args)]
@@ -34,10 +37,13 @@ pub(super) struct Arguments {
 /// Starts it, prints what to export, and waits.
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     install::ensure(&[arguments.from, arguments.to], &super::say).await?;
+    let binaries = binaries::find(&super::say).await?;
     let timings = if arguments.real_time { Timings::real() } else { Timings::short() };
     let lab = Lab::start(Settings { timings, ..Settings::default() }).await?;
+    let folder = std::env::temp_dir().join(format!("upgrade-pilot-up-{}", std::process::id()));
+    let place = Place { binaries, folder: folder.clone(), environment: lab.environment() };
     let started = tokio::select! {
-        started = start(&lab, &arguments) => started,
+        started = start(&lab, &place, &arguments) => started,
         _ = super::asked_to_end() => Err(anyhow::anyhow!("interrupted")),
     };
     let waited = match started {
@@ -47,11 +53,12 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     super::say("stopping");
     // Another lab may have written its own since; then this removes a hint, nothing more.
     let _ = std::fs::remove_file(super::exec::environment_file());
+    let _ = std::fs::remove_dir_all(folder);
     lab.stop().await;
     waited.map(|()| ExitCode::SUCCESS)
 }
 
-async fn start(lab: &Lab, arguments: &Arguments) -> anyhow::Result<()> {
+async fn start(lab: &Lab, place: &Place, arguments: &Arguments) -> anyhow::Result<()> {
     let tempo = Tempo::start();
     let extensions = Extensions::of(arguments.from, arguments.to);
     let settings = cluster_settings(&arguments.identifier, arguments.from, arguments.readers, extensions);
@@ -61,23 +68,57 @@ async fn start(lab: &Lab, arguments: &Arguments) -> anyhow::Result<()> {
     let environment = lab.environment();
     std::fs::write(super::exec::environment_file(), serde_json::to_vec_pretty(&environment)?)?;
 
-    let (user, password) = &cluster.master;
-    println!("# cluster {} of PostgreSQL {}", cluster.identifier, arguments.from);
-    println!(
-        "# writer endpoint {}:{}, reader endpoint {}:{}",
-        cluster.endpoint, cluster.port, cluster.reader_endpoint, cluster.port
-    );
+    let ClusterHandle { identifier, endpoint, reader_endpoint, port, .. } = &cluster;
+    println!("# cluster {identifier} of PostgreSQL {}", arguments.from);
+    println!("# writer endpoint {endpoint}:{port}, reader endpoint {reader_endpoint}:{port}");
     for (name, address) in &cluster.members {
-        println!("# member {name} {address}:{}", cluster.port);
+        println!("# member {name} {address}:{port}");
     }
     println!("# agents log in as {} with password {}", cluster.agent.0, cluster.agent.1);
-    for (name, value) in &environment {
-        println!("export {name}={value}");
+    for line in exports(lab) {
+        println!("{line}");
     }
-    println!("# try:");
-    println!("PGPASSWORD={password} psql -h {} -p {} -U {user} orders", cluster.endpoint, cluster.port);
-    println!("pilot-lab exec -- aws rds describe-db-clusters");
-    println!("pilot preflight --cluster {} --to {}", cluster.identifier, arguments.to);
+    for line in commands(place, &cluster, arguments)? {
+        println!("{line}");
+    }
     super::say("up; Ctrl-C ends it");
     Ok(())
+}
+
+/// What to try, in this order; each line works as it stands, in a shell that ran the exports.
+fn commands(place: &Place, cluster: &ClusterHandle, arguments: &Arguments) -> anyhow::Result<Vec<String>> {
+    let (listen, admin_listen) = (free_address()?, free_address()?);
+    let coordinator = format!("http://{listen}");
+    let serve = place.write_coordinator(&listen, &admin_listen)?;
+    let options = AgentOptions {
+        id: "agent-1".to_owned(),
+        cluster: cluster.arn.clone(),
+        login: cluster.agent.clone(),
+        ingestion: Vec::new(),
+    };
+    let agent = place.write_agent(&coordinator, &options)?;
+    let (identifier, to) = (&cluster.identifier, arguments.to);
+    let spec = pilot::write_spec(&place.folder, &pilot::spec(identifier, to, schema::BATCH, arguments.real_time))?;
+    let background = |program: &str, file: &Path| {
+        let log = file.with_extension("log");
+        format!("{program} --config {} > {} 2>&1 &", file.display(), log.display())
+    };
+    Ok(vec![
+        format!("export PILOT_COORDINATOR={coordinator}"),
+        "# look at the cluster, and at what AWS would say of it (with any AWS client):".to_owned(),
+        format!("{} -c '\\dt+'", psql(arguments.from, &master(cluster), &cluster.endpoint.to_string())),
+        "curl -s -d Action=DescribeDBClusters -d Version=2014-10-31 $AWS_ENDPOINT_URL".to_owned(),
+        "# a coordinator and an agent, then what they say:".to_owned(),
+        background("pilot serve", &serve),
+        background("pilot-agent", &agent),
+        "until pilot agents 2> /dev/null | grep agent-1; do sleep 1; done".to_owned(),
+        format!("pilot preflight --cluster {identifier} --to {to}"),
+        format!("pilot upgrade --cluster {identifier} --to {to} --spec {} --yes --until finished", spec.display()),
+        format!("# the page: http://{admin_listen}"),
+    ])
+}
+
+/// A loopback address with a port that is free now.
+fn free_address() -> anyhow::Result<String> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
