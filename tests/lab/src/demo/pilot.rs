@@ -134,19 +134,35 @@ impl Place {
         Ok(Process { child, log })
     }
 
-    /// Starts the coordinator on ports that the system chooses.
-    pub async fn coordinator(&self, tempo: &Tempo) -> anyhow::Result<Coordinator> {
+    /// Writes the coordinator's configuration; `listen` and `admin_listen` are `address:port`. Gives the file.
+    pub fn write_coordinator(&self, listen: &str, admin_listen: &str) -> anyhow::Result<PathBuf> {
         std::fs::create_dir_all(&self.folder)?;
-        let address = self.file("coordinator.addr");
         let config = format!(
-            "listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\naddress_file = {}\nregion = \"{}\"\n\
+            "listen = \"{listen}\"\nadmin_listen = \"{admin_listen}\"\naddress_file = {}\nregion = \"{}\"\n\
              [store]\nkind = \"sqlite\"\npath = {}\n[insecure]\nloopback_without_tls = true\n",
-            toml_path(&address),
+            toml_path(&self.file("coordinator.addr")),
             crate::settings::REGION,
             toml_path(&self.file("pilot.sqlite")),
         );
         let file = self.file("coordinator.toml");
         std::fs::write(&file, config)?;
+        Ok(file)
+    }
+
+    /// Writes an agent's configuration and password; `coordinator` is `http://address:port`. Gives the file.
+    pub fn write_agent(&self, coordinator: &str, options: &AgentOptions) -> anyhow::Result<PathBuf> {
+        std::fs::create_dir_all(&self.folder)?;
+        let password = self.file(&format!("{}.password", options.id));
+        std::fs::write(&password, &options.login.1)?;
+        let file = self.file(&format!("{}.toml", options.id));
+        std::fs::write(&file, agent_config(options, coordinator, &self.folder, &password))?;
+        Ok(file)
+    }
+
+    /// Starts the coordinator on ports that the system chooses.
+    pub async fn coordinator(&self, tempo: &Tempo) -> anyhow::Result<Coordinator> {
+        let file = self.write_coordinator("127.0.0.1:0", "127.0.0.1:0")?;
+        let address = self.file("coordinator.addr");
         let args = ["serve".into(), "--config".into(), file.into_os_string()];
         let mut process = self.spawn(&self.binaries.pilot, &args, "coordinator.log")?;
         let look = async || {
@@ -170,11 +186,7 @@ impl Place {
 
     /// Starts an agent.
     pub fn agent(&self, coordinator: &Coordinator, options: &AgentOptions) -> anyhow::Result<Process> {
-        std::fs::create_dir_all(&self.folder)?;
-        let password = self.file(&format!("{}.password", options.id));
-        std::fs::write(&password, &options.login.1)?;
-        let file = self.file(&format!("{}.toml", options.id));
-        std::fs::write(&file, agent_config(options, &coordinator.grpc, &self.folder, &password))?;
+        let file = self.write_agent(&coordinator.grpc, options)?;
         self.spawn(&self.binaries.agent, &["--config".into(), file.into_os_string()], &format!("{}.log", options.id))
     }
 
@@ -287,7 +299,7 @@ age_fallback_after_seconds = 20.0
 [provisioning]
 poll_seconds = {poll:.1}
 stable_reads = 3
-premake_hours = 24
+premake_hours = 144
 
 [vacuum]
 parallel = 2
@@ -451,6 +463,25 @@ impl Journal {
         self.events("resubmission").iter().filter(|event| word(event)).count() as u64
     }
 
+    /// The extensions that were raised on the new side and what trying each of them showed, for a person.
+    pub fn extensions(&self) -> Vec<String> {
+        let of_step = |fact: &&FactSeen| {
+            fact.kind == "step_done" && fact.fact.get("step").and_then(Value::as_str) == Some("post_switchover")
+        };
+        let output = self.facts.iter().rev().find(of_step).and_then(|fact| fact.fact.get("output"));
+        let list = |name: &str| output.and_then(|output| output.get(name)?.as_array()).into_iter().flatten();
+        let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let raised = list("extensions").map(|one| {
+            format!("{} {} → {} in {}", text(one, "name"), text(one, "from"), text(one, "to"), text(one, "database"))
+        });
+        let tried = list("tests").map(|one| {
+            let passed = one.get("passed").and_then(Value::as_bool) == Some(true);
+            let verdict = if passed { "tried" } else { "failed" };
+            format!("{} {verdict}: {}", text(one, "name"), text(one, "evidence"))
+        });
+        raised.chain(tried).collect()
+    }
+
     /// The last failure in the journal, for a person.
     pub fn last_failure(&self) -> Option<String> {
         let last = self.facts.iter().rev().find(|fact| matches!(fact.kind.as_str(), "step_failed" | "stuck"))?;
@@ -534,7 +565,10 @@ mod tests {
             {"seq": 2, "at": "2026-11-23T00:00:02.5Z", "fact": {"kind": "step_done", "step": "prerequisites", "output": {}}},
             {"seq": 3, "at": "2026-11-23T00:00:03Z", "fact": {"kind": "observed", "source": "agent-1", "n": 1,
                 "event": {"event": "resubmission", "verdict": {"verdict": "resubmitted"}}}},
-            {"seq": 4, "at": "2026-11-23T00:00:04Z", "fact": {"kind": "finished", "outcome": "succeeded"}},
+            {"seq": 4, "at": "2026-11-23T00:00:04Z", "fact": {"kind": "step_done", "step": "post_switchover", "output": {
+                "extensions": [{"database": "postgres", "name": "pg_cron", "from": "1.4-1", "to": "1.6"}],
+                "tests": [{"name": "pg_cron", "version": "1.6", "passed": true, "evidence": "job 3 ran"}]}}},
+            {"seq": 5, "at": "2026-11-23T00:00:04Z", "fact": {"kind": "finished", "outcome": "succeeded"}},
         ]);
         let journal = Journal::parse("u", &document);
         let steps = journal.steps(None);
@@ -542,5 +576,6 @@ mod tests {
         assert_eq!(journal.resubmitted("resubmitted"), 1);
         assert_eq!(journal.resubmitted("refused"), 0);
         assert_eq!(journal.outcome().as_deref(), Some("succeeded"));
+        assert_eq!(journal.extensions(), ["pg_cron 1.4-1 → 1.6 in postgres", "pg_cron tried: job 3 ran"]);
     }
 }

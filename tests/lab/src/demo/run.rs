@@ -24,7 +24,7 @@ use super::summary::{self, Aside, Report, ms};
 use super::tempo::Tempo;
 use super::trouble::{Scene, Trouble};
 use super::{binaries, judge};
-use crate::{ClusterHandle, ClusterSettings, Lab, Outcome, Settings, Timings, install, settings};
+use crate::{ClusterHandle, ClusterSettings, Lab, Outcome, Settings, Timings, install};
 
 /// What the demo is to do.
 #[derive(Clone, Debug)]
@@ -84,6 +84,8 @@ struct World {
     lab: Lab,
     folder: PathBuf,
     bouncer: Option<Bouncer>,
+    /// The master user at the cluster endpoint.
+    production: Option<Login>,
     agents: Vec<(String, Process)>,
     coordinator: Option<Coordinator>,
 }
@@ -122,14 +124,14 @@ pub async fn run(options: &Options, stop: &CancellationToken, say: Say<'_>) -> a
     let lab = Lab::start(Settings { timings, ..Settings::default() }).await?;
     let folder = std::env::temp_dir().join(format!("upgrade-pilot-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
-    let mut world = World { lab, folder, bouncer: None, agents: Vec::new(), coordinator: None };
+    let mut world = World { lab, folder, bouncer: None, production: None, agents: Vec::new(), coordinator: None };
     let ended = tokio::select! {
         ended = act(options, &mut world, binaries, pgbouncer, &tempo, say) => ended,
         () = stop.cancelled() => Err(anyhow::anyhow!("interrupted")),
     };
     match ended {
         Ok((report, aside)) if options.keep => {
-            let how = how_to_look(&world);
+            let how = how_to_look(options, &world);
             Ok(Ended { report, aside, kept: Some(Kept { world, how }) })
         }
         Ok((report, aside)) => {
@@ -249,6 +251,7 @@ async fn act(
         felt.tallies.iter().map(|(tally, felt)| (tally.name.clone(), felt.unconnected.clone())).collect();
     aside.agents = world.agents.iter().map(|(name, agent)| (name.clone(), agent.peak_resident_bytes())).collect();
     aside.refused = refusals(&journal);
+    aside.extensions = journal.extensions();
     if outcome_bad {
         aside.failure = journal.last_failure();
     }
@@ -282,6 +285,7 @@ impl Source {
         let cluster =
             world.lab.create_cluster(cluster_settings("orders", options.from, options.readers, extensions)).await?;
         let endpoint = master(&cluster);
+        world.production = Some(endpoint.clone());
         say("filling three databases");
         schema::create(&endpoint, scale, extensions, tempo).await?;
         let users = schema::DATABASES.iter().map(|database| (schema::owner(database), schema::PASSWORD.to_owned()));
@@ -536,23 +540,39 @@ fn refusals(journal: &Journal) -> Vec<String> {
     refused
 }
 
-fn how_to_look(world: &World) -> Vec<String> {
-    let mut how: Vec<String> =
-        world.lab.environment().iter().map(|(name, value)| format!("export {name}={value}")).collect();
+fn how_to_look(options: &Options, world: &World) -> Vec<String> {
+    let mut how = exports(&world.lab);
     if let Some(coordinator) = &world.coordinator {
         how.push(format!("export PILOT_COORDINATOR={}", coordinator.grpc));
-        how.push(format!("the page: {}", coordinator.admin));
+        how.push("pilot status".to_owned());
+        how.push(format!("# the page: {}", coordinator.admin));
     }
-    how.push(format!("logs and configuration: {}", world.folder.join("pilot").display()));
-    for (name, address, writer) in world.lab.members("orders") {
-        let role = if writer { "writer" } else { "reader" };
-        how.push(format!(
-            "{role} {name}: psql 'host={address} user={} dbname=orders' (password {})",
-            settings::MASTER_USER,
-            settings::MASTER_PASSWORD
-        ));
+    how.push(format!("# logs and configuration: {}", world.folder.join("pilot").display()));
+    if let Some(production) = &world.production {
+        how.push("# production by the cluster endpoint, then each of its members:".to_owned());
+        how.push(psql(options.to, production, &production.host));
+        for (_, address, _) in world.lab.members("orders") {
+            how.push(psql(options.to, production, &address.to_string()));
+        }
     }
     how
+}
+
+/// What to paste into a shell so that the project's binaries and AWS's clients find this lab.
+pub fn exports(lab: &Lab) -> Vec<String> {
+    let mut lines: Vec<String> =
+        lab.environment().iter().map(|(name, value)| format!("export {name}={value}")).collect();
+    if let Some(folder) = std::env::current_exe().ok().as_deref().and_then(Path::parent) {
+        lines.push(format!("export PATH='{}':\"$PATH\"", folder.display()));
+    }
+    lines
+}
+
+/// A command that opens database `orders` at a server of the cluster, with the psql of an installed major.
+pub fn psql(major: u32, login: &Login, host: &str) -> String {
+    let program = install::cache_dir().join("postgresql").join(major.to_string()).join("bin/psql");
+    let Login { port, user, password, .. } = login;
+    format!("PGPASSWORD={password} '{}' -h {host} -p {port} -U {user} orders", program.display())
 }
 
 /// Copies the logs of the pilot's processes out of a folder that is about to be removed.

@@ -278,8 +278,6 @@ create table alerts (id bigint not null, raised timestamptz not null, text text 
         "select partman.create_parent(p_parent_table := 'public.alerts', p_control := 'raised', {interval}, p_premake := 3)"
     );
     run(&session, tempo, &create).await?;
-    // pg_partman's template has no key, so nothing could be published while it has no replica identity.
-    run(&session, tempo, "alter table if exists partman.template_public_alerts replica identity full").await?;
     let rows = "set role telemetry_owner;
 insert into alerts select g, now() + (g % 48 - 24) * interval '1 hour', 'alert ' || g from generate_series(1, 500) g; reset role";
     run(&session, tempo, rows).await

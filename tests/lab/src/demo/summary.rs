@@ -85,6 +85,8 @@ pub struct Aside {
     pub consoles: (u32, u32),
     /// Refused resubmissions, with the pilot's reason.
     pub refused: Vec<String>,
+    /// Extensions that were raised and tried on the new side, by the pilot's word.
+    pub extensions: Vec<String>,
     /// Failed statements by client and SQLSTATE.
     pub failures: BTreeMap<String, BTreeMap<String, u64>>,
     /// Failed attempts to connect by client and reason.
@@ -206,6 +208,9 @@ fn proof(page: &mut String, report: &Report, aside: &Aside) -> std::fmt::Result 
     writeln!(page, " {:<36} {:>9}  ({} refused)", "statements resubmitted", report.resubmitted, aside.refused.len())?;
     for refused in &aside.refused {
         writeln!(page, "     refused: {refused}")?;
+    }
+    for (n, extension) in aside.extensions.iter().enumerate() {
+        writeln!(page, " {:<36} {extension}", if n == 0 { "extensions" } else { "" })?;
     }
     writeln!(page, " {:<36} {:>9}", "largest backlog of a service", thousands(aside.backlog_peak))?;
     for (agent, peak) in &aside.agents {
