@@ -2,6 +2,8 @@
 
 mod cli;
 mod crash;
+mod cut;
+mod extensions;
 mod refuse;
 mod unwind;
 mod upgrade;

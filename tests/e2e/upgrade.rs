@@ -1,11 +1,9 @@
-//! Upgrades that go through: with answers that are lost on the way, with a provider that tells late, with extensions.
+//! Upgrades that go through: with answers that are lost on the way, with a provider that tells late.
 
 use std::time::Duration;
 
 use anyhow::ensure;
-use lab::demo::schema::Extensions;
 use lab::{Fault, Timings};
-use tests::stage::pilot::with;
 use tests::stage::{CLUSTER, Setting, Stage, play};
 
 const LIMIT: Duration = Duration::from_secs(150);
@@ -59,21 +57,6 @@ async fn what_a_held_client_feels_does_not_grow_with_what_the_provider_tells_lat
         let failed = stage.failed_statements("held-writes");
         ensure!(failed == 0, "{failed} statements of the held client failed");
         succeeded(stage, &upgrade.id, 16).await
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifteen_goes_to_seventeen_with_cron_and_partman_working_on_the_new_side() {
-    let extensions = Extensions::of(15, 17);
-    assert!(extensions.cron && extensions.partman);
-    play(Setting { from: 15, extensions, agents: 1, ..Setting::default() }, async |stage| {
-        let spec = with(stage.spec(17), "after.refresh_views", true);
-        let mut upgrade = stage.upgrade(&spec).await?;
-        upgrade.ended(2 * LIMIT, &stage.tempo).await?.expect(0, &["succeeded"])?;
-        let jobs = stage.sql("postgres", "select count(*) from cron.job where active").await?;
-        ensure!(jobs.as_deref() == Some("2"), "active jobs on the new side: {jobs:?}");
-        succeeded(stage, &upgrade.id, 17).await
     })
     .await;
 }
