@@ -94,7 +94,8 @@ pub async fn reads(f: &Fixture) {
     let instances = f.rds.instances(&cluster.id).await.expect("instances");
     let mut listed: Vec<_> = instances.iter().map(|i| i.id.clone()).collect();
     let mut members: Vec<_> = cluster.members.iter().map(|m| m.instance.clone()).collect();
-    (listed.sort(), members.sort());
+    listed.sort();
+    members.sort();
     assert_eq!(listed, members, "instances and members differ");
     assert_eq!(cluster.members.iter().filter(|m| m.is_writer).count(), 1);
     for instance in &instances {

@@ -236,7 +236,7 @@ impl Rds for Fake {
                 let wanted = |e: &&Event| {
                     e.at.is_some_and(|at| at >= query.since)
                         && kind.is_none_or(|k| e.source_type.as_deref() == Some(k))
-                        && query.source.is_none().then_some(true).unwrap_or_else(|| e.source == query.source)
+                        && (query.source.is_none() || e.source == query.source)
                 };
                 Ok(w.events.iter().filter(wanted).cloned().collect())
             })
