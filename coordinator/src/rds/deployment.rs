@@ -154,6 +154,17 @@ impl Deployment {
                 .all(|m| m.status == MemberStatus::Available && m.source.is_some() && m.target.is_some())
     }
 
+    /// AWS takes a switchover now: all is available, or an earlier switchover was taken back and left SWITCHOVER_FAILED where
+    /// AVAILABLE stood. Every pair has both halves.
+    pub fn may_switch_over(&self) -> bool {
+        let deployment = matches!(self.status, DeploymentStatus::Available | DeploymentStatus::SwitchoverFailed);
+        let member = |m: &SwitchoverDetail| {
+            let stands = matches!(m.status, MemberStatus::Available | MemberStatus::SwitchoverFailed);
+            stands && m.source.is_some() && m.target.is_some()
+        };
+        deployment && !self.members.is_empty() && self.members.iter().all(member)
+    }
+
     /// (completed, all) tasks of the creation.
     pub fn tasks_done(&self) -> (u64, u64) {
         let done = self.tasks.iter().filter(|t| t.state == TaskState::Completed).count();

@@ -245,13 +245,13 @@ fn slots_are_blocked(cx: &Context<'_>) -> bool {
     sessions.is_some_and(|sessions| sessions.waiting_slots > 0 && sessions.blockers > 0)
 }
 
-/// What is not available yet: the deployment, a member of it, or an instance of either side.
+/// What is not ready for a switchover yet: the deployment, a member of it, or an instance of either side.
 pub(crate) async fn not_ready(
     cx: &Context<'_>,
     prepared: &Prepared,
     deployment: &Deployment,
 ) -> Result<Option<String>, Failure> {
-    if !deployment.is_all_available() {
+    if !deployment.may_switch_over() {
         let running = deployment.tasks.iter().find(|task| task.state == rds::TaskState::InProgress);
         let task = running.map(|task| format!(", {}", task.name)).unwrap_or_default();
         return Ok(Some(format!("{}{task}", deployment.status)));
