@@ -22,7 +22,7 @@ fn allowed(line: &str) -> bool {
 }
 
 /// It ended as unwound with exit 1 and these words, and nothing of it is left.
-async fn unwound(stage: &Stage, id: &str, before: &World, words: &[&str]) -> anyhow::Result<Value> {
+pub(super) async fn unwound(stage: &Stage, id: &str, before: &World, words: &[&str]) -> anyhow::Result<Value> {
     let status = stage.status(id).await?;
     ensure!(status["outcome"] == "unwound", "{status}");
     let reason = status["reason"].as_str().unwrap_or_default();

@@ -422,6 +422,13 @@ impl Stage {
         longest.max().unwrap_or_default()
     }
 
+    /// How many writes of a client were acknowledged.
+    #[must_use]
+    pub fn acknowledged(&self, client: &str) -> u64 {
+        let tallies = self.probes.iter().map(Probe::tally).filter(|tally| tally.name == client);
+        tallies.map(|tally| tally.snapshot().done).sum()
+    }
+
     /// How many statements of a client failed.
     #[must_use]
     pub fn failed_statements(&self, client: &str) -> u64 {
