@@ -31,6 +31,8 @@
 -- user itself owns are then best given to a role made for it, which both are members of:
 --   create role app_owner;  grant app_owner to current_user, upgrade_pilot;  grant create on schema public to app_owner;
 --   alter table NAME owner to app_owner;
+-- An extension's owner cannot be changed: one that the master user owns is altered by right of rds_superuser there, and where
+-- that is refused the upgrade stops after the cut for a person to alter it.
 
 \set ON_ERROR_STOP on
 \if :{?role}
@@ -172,6 +174,8 @@ select format('not a member of %I, who owns extension %I in %I', r.rolname, e.ex
   from pg_extension e join pg_roles r on r.oid = e.extowner
  where not r.rolsuper and r.rolname !~ '^rds' and r.rolname <> current_setting('pilot.role')
    and not pg_has_role(current_setting('pilot.role'), r.oid, 'member')
+   and (current_setting('server_version_num')::int < 160000
+        or not exists (select from pg_roles s where s.rolname = 'rds_superuser' and pg_has_role(current_setting('pilot.role'), s.oid, 'member')))
 union all
 select format('no CREATE on database %I', current_database())
  where not has_database_privilege(current_setting('pilot.role'), current_database(), 'create')

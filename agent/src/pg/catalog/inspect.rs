@@ -89,13 +89,16 @@ pub const EVENT_TRIGGERS: &str = "select evtname::text from pg_event_trigger e j
 /// Sequences.
 pub const SEQUENCE_COUNT: &str = "select count(*) from pg_class where relkind = 'S' and relpersistence <> 't'";
 
-/// Rights that are missing in this database, as sentences with the cure.
+/// Rights that are missing in this database, as sentences with the cure. From 16 on nobody can give away the master user's own role, so
+/// there an extension that it owns is left to what RDS lets a member of `rds_superuser` do.
 pub const MISSING_RIGHTS: &str = "select distinct format('database %I: role %I is not a member of %I, who owns tables: grant it', current_database(), current_user, r.rolname)
       from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_roles r on r.oid = c.relowner
       where c.relkind in ('r', 'p', 'm', 'S') and c.relpersistence <> 't' and n.nspname !~ '^pg_'
         and n.nspname not in ('information_schema', 'rdsadmin', 'rdslab', 'rds_tools') and r.rolname !~ '^rds' and not pg_has_role(c.relowner, 'USAGE')
       union all select format('database %I: role %I is not a member of %I, who owns extension %I: grant it', current_database(), current_user, r.rolname, e.extname)
       from pg_extension e join pg_roles r on r.oid = e.extowner where r.rolname !~ '^rds' and not r.rolsuper and not pg_has_role(e.extowner, 'MEMBER')
+        and (current_setting('server_version_num')::int < 160000
+          or not exists (select 1 from pg_roles s where s.rolname = 'rds_superuser' and pg_has_role(s.oid, 'MEMBER')))
       union all select format('database %I: role %I may not make a schema: grant create on the database', current_database(), current_user)
       where not has_database_privilege(current_database(), 'CREATE') and to_regnamespace('upgrade_pilot') is null
       union all select format('database %I: role %I may not use schema upgrade_pilot, which exists', current_database(), current_user)
