@@ -73,8 +73,9 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let code = if ended.report.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if let Some(kept) = ended.kept {
+        // Without this program's name before it, so that it can be pasted.
         for line in &kept.how {
-            super::say(line);
+            eprintln!("{line}");
         }
         super::say("everything is left running; Ctrl-C ends it");
         super::asked_to_end().await?;
