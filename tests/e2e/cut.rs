@@ -56,7 +56,9 @@ async fn attempts_that_come_to_nothing_let_clients_go_on_and_the_next_one_switch
         upgrade.ended(LIMIT, &stage.tempo).await?.expect(0, &["succeeded"])?;
         let facts = stage.history(&id).await?;
         let (armed, disarmed) = (facts.count("pivot_armed"), facts.count("pivot_disarmed"));
-        ensure!((armed, disarmed) == (3, 2), "armed {armed} times, disarmed {disarmed} times\n{}", facts.story());
+        // The process is killed before or after its first call: then the call that is made to fail is the first or the second.
+        let one_switched = armed == disarmed + 1 && (3..=4).contains(&armed);
+        ensure!(one_switched, "armed {armed} times, disarmed {disarmed} times\n{}", facts.story());
         ensure!(facts.count("point_of_no_return") == 1, "{}", facts.story());
         ensure!(facts.story().contains("a guardrail said no"), "AWS's reason is not told\n{}", facts.story());
         // One never arrived: the lab took the one that it cancelled and the one that it did.
