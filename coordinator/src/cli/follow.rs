@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use runtime::clock::Clock;
 
-use super::client::Client;
+use super::client::{Client, Watching};
 use super::{Common, Exit, Fault, render, say};
 use crate::operator::view::{StatusView, WatchView};
 
@@ -75,20 +75,26 @@ async fn stream(
             }
             Ok(None) | Err(_) => {
                 screen.note("the coordinator is away; the upgrade goes on when it is back");
-                *client = dial_again(common, clock).await?;
-                watching = client.watch(id, next).await?;
+                (*client, watching) = watch_again(common, id, next, clock).await?;
             }
         }
     }
 }
 
-async fn dial_again(common: &Common, clock: &Clock) -> Result<Client, Fault> {
+/// Dials until the stream is there: a coordinator that is just starting, or just ending, may take a connection and no call.
+async fn watch_again(common: &Common, id: &str, next: u64, clock: &Clock) -> Result<(Client, Watching), Fault> {
     let began = clock.mono();
     loop {
-        match Client::connect(common).await {
-            Ok(client) => return Ok(client),
-            Err(fault) if clock.mono() - began > AWAY_MAX => return Err(fault),
-            Err(_) => clock.sleep(DIAL_AGAIN).await,
+        clock.sleep(DIAL_AGAIN).await;
+        let again = async {
+            let mut client = Client::connect(common).await?;
+            let watching = client.watch(id, next).await?;
+            Ok::<_, Fault>((client, watching))
+        };
+        match again.await {
+            Ok(both) => return Ok(both),
+            Err(fault) if fault.exit != Exit::Failed || clock.mono() - began > AWAY_MAX => return Err(fault),
+            Err(_) => {}
         }
     }
 }
