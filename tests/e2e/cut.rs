@@ -48,6 +48,11 @@ async fn attempts_that_come_to_nothing_let_clients_go_on_and_the_next_one_switch
         stage.agents[1].again()?;
 
         stage.until_logged("switchover armed", LIMIT).await?;
+        let taken = async || match stage.lab.faults().outstanding() {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("{left:?}")),
+        };
+        stage.tempo.until("the call that fails", Duration::from_millis(5), LIMIT, taken).await?;
         stage.lab.faults().plan(Fault::SwitchoverCancelled { reason: "a guardrail said no".into() }, 1);
         stage.crash_coordinator().await?;
         stage.until_logged("not switched over: ", LIMIT).await?;
