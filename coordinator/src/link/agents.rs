@@ -85,6 +85,9 @@ pub enum Settled {
     Refused { agent: AgentId, reason: String },
 }
 
+/// Agents dial again when a coordinator comes back; a job waits this long for one of them.
+const LEAD_WITHIN: Duration = Duration::from_secs(15);
+
 /// When the agent may forget a job's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
@@ -393,6 +396,13 @@ impl Agents {
         mut progress: impl FnMut(&JobProgress) + Send,
     ) -> Result<J::Output, Failure> {
         let mut heard = self.heard();
+        let led = async {
+            while self.lead().is_none() {
+                heard.changed().await;
+            }
+        };
+        // Without one in that time, `post` says so.
+        self.table.clock.timeout(LEAD_WITHIN.min(deadline), led).await.ok();
         self.post(id, side, body, deadline)?;
         let limit = deadline + self.table.lease;
         let mut seen = None;
