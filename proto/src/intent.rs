@@ -109,20 +109,13 @@ pub struct WatchWish {
 }
 
 impl Intent {
-    /// The same wish with everything that could hurt the application taken out: ingestion running, gate open, purger off.
-    pub fn calmed(mut self, generation: Generation) -> Intent {
-        self.generation = generation;
-        self.ingestion = IngestionWish::Running;
-        self.gate = GateWish::Open;
-        self.purger = None;
-        if let Some(window) = &mut self.window {
-            window.open = false;
-        }
-        self
-    }
-
     /// Does this wish hurt the application if it stays too long?
     pub fn is_harmful(&self) -> bool {
-        self.gate == GateWish::Hold || self.purger.is_some() || matches!(self.ingestion, IngestionWish::Paused { .. })
+        hurts(self.ingestion, self.purger.as_ref(), self.gate)
     }
+}
+
+/// Does it hurt the application to be told so for too long?
+pub fn hurts(ingestion: IngestionWish, purger: Option<&PurgePolicy>, gate: GateWish) -> bool {
+    gate == GateWish::Hold || purger.is_some() || matches!(ingestion, IngestionWish::Paused { .. })
 }

@@ -58,7 +58,7 @@ impl Wish {
 
     /// Does it hurt the application if it stays too long?
     pub fn is_harmful(&self) -> bool {
-        self.gate == GateWish::Hold || self.purger.is_some() || matches!(self.ingestion, IngestionWish::Paused { .. })
+        proto::intent::hurts(self.ingestion, self.purger.as_ref(), self.gate)
     }
 
     pub(crate) fn into_intent(self, upgrade: UpgradeId, epoch: Epoch, generation: Generation) -> Intent {

@@ -16,7 +16,7 @@ pub use parameters::{Carried, Lost, carried_over};
 
 use crate::{
     rds::{
-        Class, Cluster, Deployment, Error, GlobalCluster, GroupScope, Instance, Integration, MaintenanceAction,
+        self, Class, Cluster, Deployment, Error, GlobalCluster, GroupScope, Instance, Integration, MaintenanceAction,
         Parameter, ParameterGroup, ParameterSource, Proxy, Rds, Version,
     },
     spec::UpgradeSpec,
@@ -269,6 +269,7 @@ pub fn failed(doing: impl std::fmt::Display, error: Error) -> Failure {
                 .because(format!("the coordinator's role may not do {action}; allow it"))
                 .because(error);
         }
+        Class::Permanent if error.code == rds::IDENTITY_CHANGED => Failure::permanent(codes::IDENTITY_CHANGED, doing),
         Class::NotFound | Class::AlreadyExists | Class::Permanent => Failure::permanent(codes::AWS_REFUSED, doing),
     };
     failure.because(error)

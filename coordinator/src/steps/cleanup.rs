@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use engine::{Failure, Gate, Look, Reversal, Step, StepId, Wait};
+use engine::{Failure, FailureClass, Gate, Look, Reversal, Step, StepId, Wait};
 use proto::{
     jobs::{LedgerStatus, RemoveSchema},
     side::Side,
@@ -17,7 +17,7 @@ use super::{
         Prepared, Prerequisites, SHORT_JOB, delete_group, look_for_snapshot, take_snapshot, until_snapshot_available,
     },
     provisioning::{Provisioned, Provisioning},
-    shared::{Context, SETTLE, fresh_job, ids, job, poll, publish, targets},
+    shared::{Context, SETTLE, asked_to_delete, fresh_job, ids, job, out_of_time, poll, publish, targets},
 };
 use crate::{
     link::Wish,
@@ -123,10 +123,7 @@ async fn backed_up(cx: &Context<'_>, prepared: &Prepared) -> Result<SnapshotId, 
         })
     })
     .await
-    .map_err(|failure| match failure.code {
-        engine::failure::codes::DEADLINE => failure.with_code(codes::NO_NEW_BACKUP),
-        _ => failure,
-    })?;
+    .map_err(out_of_time(codes::NO_NEW_BACKUP, FailureClass::Permanent, None))?;
     Ok(id)
 }
 
@@ -183,13 +180,8 @@ async fn until_quiet(cx: &Context<'_>) -> Result<(), Failure> {
             _ => Look::There(()),
         })
     });
-    quiet.await.map_err(|failure| match failure.code {
-        engine::failure::codes::DEADLINE => {
-            let failure = failure.with_code(codes::OLD_SIDE_IN_USE).with_class(engine::FailureClass::NeedsOperator);
-            failure.because("see who it is (`pilot status`), move them, then `pilot resume`")
-        }
-        _ => failure,
-    })
+    let cure = "see who it is (`pilot status`), move them, then `pilot resume`";
+    quiet.await.map_err(out_of_time(codes::OLD_SIDE_IN_USE, FailureClass::NeedsOperator, Some(cure)))
 }
 
 /// What is about to be deleted is not watched any more.
@@ -210,12 +202,8 @@ async fn delete_deployment(cx: &Context<'_>, provisioned: &Provisioned, old: &Cl
             return Ok(Look::There(()));
         };
         if deployment.status != rds::DeploymentStatus::Deleting {
-            match rds.delete_deployment(id, false).await {
-                Err(error) if !(error.is_not_found() || error.is_invalid_state() || error.may_have_acted()) => {
-                    return Err(failed(format!("deleting deployment {id} beside {}", old.id), error));
-                }
-                _ => {}
-            }
+            let deleting = rds.delete_deployment(id, false).await;
+            asked_to_delete(deleting, format!("deleting deployment {id} beside {}", old.id))?;
         }
         Ok(Look::NotYet(format!("it is {}", deployment.status)))
     })
@@ -252,13 +240,9 @@ async fn retire(
         if let Some(instance) = next_member(&old) {
             return delete_member(cx, rds, &instance).await;
         }
-        let keep_no_backups = cx.spec().cleanup.delete_automated_backups;
-        match rds.delete_cluster(&old.id, &last, keep_no_backups).await {
-            Err(error) if !(error.is_not_found() || error.is_invalid_state() || error.may_have_acted()) => {
-                Err(failed(format!("deleting {}", old.id), error))
-            }
-            _ => Ok(Look::NotYet(format!("{} is being deleted", old.id))),
-        }
+        let deleting = rds.delete_cluster(&old.id, &last, cx.spec().cleanup.delete_automated_backups).await;
+        asked_to_delete(deleting, format!("deleting {}", old.id))?;
+        Ok(Look::NotYet(format!("{} is being deleted", old.id)))
     })
     .await?;
     Ok(match last {
@@ -287,12 +271,7 @@ async fn delete_member(cx: &Context<'_>, rds: &dyn Rds, id: &InstanceId) -> Resu
         );
     }
     if instance.status.0 != "deleting" {
-        match rds.delete_instance(id).await {
-            Err(error) if !(error.is_not_found() || error.is_invalid_state() || error.may_have_acted()) => {
-                return Err(failed(doing(), error));
-            }
-            _ => {}
-        }
+        asked_to_delete(rds.delete_instance(id).await, doing())?;
     }
     Ok(Look::NotYet(format!("{id} is being deleted")))
 }

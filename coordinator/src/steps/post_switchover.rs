@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use engine::{Failure, Gate, Look, Reversal, Step, StepId, Wait};
+use engine::{Failure, FailureClass, Gate, Look, Reversal, Step, StepId, Wait};
 use jiff::Timestamp;
 use proto::{
     intent::IngestionWish,
@@ -20,7 +20,7 @@ use super::{
     codes,
     prerequisites::{Prepared, Prerequisites, SHORT_JOB},
     provisioning::{Provisioned, Provisioning},
-    shared::{Context, SETTLE, fresh_job, ids, job, poll, publish, targets},
+    shared::{Context, SETTLE, fresh_job, ids, job, out_of_time, poll, publish, targets},
     switchover::{resubmit, serving_green},
 };
 use crate::{
@@ -129,12 +129,7 @@ async fn until_completed(cx: &Context<'_>, prepared: &Prepared, provisioned: &Pr
             None => Look::NotYet("the deployment is gone and the name is not green's".into()),
         })
     });
-    completed.await.map_err(|failure| match failure.code {
-        engine::failure::codes::DEADLINE => {
-            failure.with_code(codes::NEVER_COMPLETED).with_class(engine::FailureClass::NeedsOperator)
-        }
-        _ => failure,
-    })
+    completed.await.map_err(out_of_time(codes::NEVER_COMPLETED, FailureClass::NeedsOperator, None))
 }
 
 /// Who answers behind the production endpoint: green's servers, the target version, no subscription left.
@@ -212,10 +207,5 @@ async fn until_ingesting(cx: &Context<'_>) -> Result<(), Failure> {
             false => Look::NotYet(format!("the backlog is {backlog}, at first {at_first}")),
         })
     });
-    seen.await.map_err(|failure| match failure.code {
-        engine::failure::codes::DEADLINE => {
-            failure.with_code(codes::INGESTION_NOT_RUNNING).with_class(engine::FailureClass::NeedsOperator)
-        }
-        _ => failure,
-    })
+    seen.await.map_err(out_of_time(codes::INGESTION_NOT_RUNNING, FailureClass::NeedsOperator, None))
 }

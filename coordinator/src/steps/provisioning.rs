@@ -18,7 +18,8 @@ use super::{
     lag::Steady,
     prerequisites::{Prepared, Prerequisites, SHORT_JOB, examine, gate},
     shared::{
-        Context, Recorded, SETTLE, fresh_job, ids, instances, our_tag, poll, publish, recorded_cluster, targets, wish,
+        Context, Recorded, SETTLE, asked_to_delete, fresh_job, ids, instances, our_tag, poll, publish,
+        recorded_cluster, targets, wish,
     },
 };
 use crate::{
@@ -383,11 +384,8 @@ async fn delete_once(
             green = Some(cluster.resource_id);
         }
     }
-    match rds.delete_deployment(&deployment.id, true).await {
-        Ok(_) => {}
-        Err(error) if error.is_not_found() || error.is_invalid_state() || error.may_have_acted() => {}
-        Err(error) => return Err(failed(format!("deleting deployment {}", deployment.id), error)),
-    }
+    let deleting = rds.delete_deployment(&deployment.id, true).await;
+    asked_to_delete(deleting, format!("deleting deployment {}", deployment.id))?;
     Ok(green)
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use engine::{Failure, Gate, Look, Reversal, Step, StepId, Wait};
+use engine::{Failure, FailureClass, Gate, Look, Reversal, Step, StepId, Wait};
 use proto::{
     jobs::{Compare, CompareSchema, Compared, SchemaDifferences},
     side::Side,
@@ -16,7 +16,7 @@ use super::{
     post_provisioning::{PostProvisioning, statistics_are_there},
     prerequisites::{Prerequisites, SHORT_JOB},
     provisioning::{Provisioning, replicating_wish},
-    shared::{Context, SETTLE, fresh_job, ids, job, publish, recorded_cluster, targets},
+    shared::{Context, SETTLE, fresh_job, ids, job, out_of_time, publish, recorded_cluster, targets},
 };
 use crate::world::Upgrade;
 
@@ -92,10 +92,7 @@ async fn until_drained(cx: &Context<'_>) -> Result<Lag, Failure> {
             false => Look::NotYet(missed.join(", ")),
         })
     });
-    drained.await.map_err(|failure| match failure.code {
-        engine::failure::codes::DEADLINE => failure.with_code(codes::LAG_NEVER_DRAINS),
-        _ => failure,
-    })
+    drained.await.map_err(out_of_time(codes::LAG_NEVER_DRAINS, FailureClass::Permanent, None))
 }
 
 /// Settings that must differ while green follows: AWS keeps green read-only, and statements are logged on blue for the schema watch.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::{Cx, Failure, Look, StepId, Wait};
+use engine::{Code, Cx, Failure, FailureClass, Look, StepId, Wait};
 use proto::{
     intent::{GateWish, IngestionWish, Targets, WatchWish},
     job::JobKind,
@@ -132,10 +132,38 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(30);
 
 /// The production cluster as AWS describes it now, refused unless it is the recorded one.
 pub(crate) async fn recorded_cluster(cx: &Context<'_>, recorded: &Recorded) -> Result<Cluster, Failure> {
-    rds::same_cluster(&*cx.world().rds, &recorded.cluster, &recorded.resource_id).await.map_err(|error| {
-        let code = if error.code == rds::IDENTITY_CHANGED { codes::IDENTITY_CHANGED } else { codes::AWS_REFUSED };
-        failed(format!("reading cluster {}", recorded.cluster), error).with_code(code)
-    })
+    rds::same_cluster(&*cx.world().rds, &recorded.cluster, &recorded.resource_id)
+        .await
+        .map_err(|error| failed(format!("reading cluster {}", recorded.cluster), error))
+}
+
+/// A wait that ran out of time is told under the step's own code and class, with a cure where there is one; any other failure
+/// stays as it is.
+pub(crate) fn out_of_time(
+    code: Code,
+    class: FailureClass,
+    cure: Option<&'static str>,
+) -> impl FnOnce(Failure) -> Failure {
+    move |failure| {
+        if failure.code != engine::failure::codes::DEADLINE {
+            return failure;
+        }
+        let failure = failure.with_code(code).with_class(class);
+        match cure {
+            Some(cure) => failure.because(cure),
+            None => failure,
+        }
+    }
+}
+
+/// The answer to a deletion that is looked at again anyway: gone, on its way, or perhaps on its way is no failure.
+pub(crate) fn asked_to_delete<T>(answer: Result<T, rds::Error>, doing: impl std::fmt::Display) -> Result<(), Failure> {
+    match answer {
+        Err(error) if !(error.is_not_found() || error.is_invalid_state() || error.may_have_acted()) => {
+            Err(failed(doing, error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Waits until the cluster and all its instances are available and every parameter is in sync, `reads` times in a row.

@@ -11,10 +11,7 @@ use crate::{
     preflight::failed,
     rds::{self, Cluster},
     spec::{RebootPolicy, UpgradeSpec},
-    steps::{
-        codes,
-        shared::{Context, RecordedInstance, SETTLE, instances, publish, recorded_cluster, until_in_sync},
-    },
+    steps::shared::{Context, RecordedInstance, SETTLE, instances, publish, recorded_cluster, until_in_sync},
 };
 
 /// Reboots the members that wait for it. Returns what writers could not do by the lead's probe, in milliseconds; `None`
@@ -94,11 +91,8 @@ async fn reboot(cx: &Context<'_>, start: &Start, instance: &RecordedInstance) ->
         move |()| in_sync(),
         |()| async move {
             let doing = || format!("rebooting {}", instance.id);
-            rds::same_instance(rds, &instance.id, &instance.resource_id).await.map_err(|error| {
-                let code =
-                    if error.code == rds::IDENTITY_CHANGED { codes::IDENTITY_CHANGED } else { codes::AWS_REFUSED };
-                failed(doing(), error).with_code(code)
-            })?;
+            let same = rds::same_instance(rds, &instance.id, &instance.resource_id).await;
+            same.map_err(|error| failed(doing(), error))?;
             rds.reboot_instance(&instance.id).await.map(|_| ()).map_err(|error| failed(doing(), error))
         },
     )

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use engine::{Failure, Look, Wait};
+use engine::{Failure, FailureClass, Look, Wait};
 
 use super::Sides;
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
         lag::{self, CloudWatchReader, Lag, Steady},
         provisioning::not_ready,
         replicating_data::same_schema,
-        shared::{Context, poll},
+        shared::{Context, out_of_time, poll},
     },
 };
 
@@ -49,12 +49,7 @@ async fn thresholds(cx: &Context<'_>) -> Result<Lag, Failure> {
             false => Look::NotYet(missed.join(", ")),
         })
     });
-    opened.await.map_err(|failure| match failure.code {
-        engine::failure::codes::DEADLINE => {
-            failure.with_code(codes::GATE_MISSED).with_class(engine::FailureClass::Transient)
-        }
-        _ => failure,
-    })
+    opened.await.map_err(out_of_time(codes::GATE_MISSED, FailureClass::Transient, None))
 }
 
 /// Deployment and every instance of both sides available on N equal reads: AWS refuses the call otherwise.

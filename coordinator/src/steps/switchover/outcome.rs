@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use engine::{Failure, Look, Settled, Wait};
+use engine::{Failure, FailureClass, Look, Settled, Wait};
 use proto::report::{Outcome, Report};
 use runtime::clock::Mono;
 
@@ -12,7 +12,10 @@ use super::Sides;
 use crate::{
     preflight::failed,
     rds::{self, Deployment, DeploymentStatus},
-    steps::{codes, shared::Context},
+    steps::{
+        codes,
+        shared::{Context, out_of_time},
+    },
     world::Witness,
 };
 
@@ -60,14 +63,9 @@ pub(super) async fn read(cx: &Context<'_>, sides: &Sides, call: Call) -> Result<
             clear => Ok(Look::There(clear)),
         }
     });
-    let sight = sight.await.map_err(|failure| match failure.code {
-        engine::failure::codes::DEADLINE => {
-            failure.with_code(codes::OUTCOME_UNREADABLE).with_class(engine::FailureClass::NeedsOperator).because(
-                "look at the deployment and at who answers behind the endpoint, then `pilot resume`: it looks again",
-            )
-        }
-        _ => failure,
-    })?;
+    let cure = "look at the deployment and at who answers behind the endpoint, then `pilot resume`: it looks again";
+    let unreadable = out_of_time(codes::OUTCOME_UNREADABLE, FailureClass::NeedsOperator, Some(cure));
+    let sight = sight.await.map_err(unreadable)?;
     match sight {
         Sight::Switched(witness) => {
             cx.settle(Settled::Happened(witness.clone())).await?;
