@@ -4,6 +4,7 @@
 use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 /// What goes wrong.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,24 +26,89 @@ pub enum Fault {
     InvalidConfiguration { reason: String },
     /// The next deployment says AVAILABLE while a green member still says `modifying`, for this long.
     AvailableTooEarly { millis: u64 },
-    /// This instance shows `status` instead of `available` for this long.
+    /// The next deployment, once AVAILABLE, is described as PROVISIONING every other time; `times` counts the descriptions.
+    Flaps,
+    /// This instance shows `status` instead of `available` for this long. `blue` and `green` are the writers of the deployment.
     MemberStatus { instance: String, status: String, millis: u64 },
     /// The next switchover is rolled back and the deployment says SWITCHOVER_FAILED.
     SwitchoverFails { reason: String },
     /// The next switchover is refused by a guardrail with this reason and the deployment says AVAILABLE again.
     SwitchoverCancelled { reason: String },
+    /// The next switchover is taken back after writes were stopped and connections dropped; the deployment says AVAILABLE again.
+    SwitchoverReverts { reason: String },
+    /// The next switchover is taken back because sequences did not synchronise, with RDS's event for it.
+    SequencesDoNotSync,
     /// The next switchover stays with writes stopped for this long before it goes on.
     SwitchoverStalls { millis: u64 },
+    /// Before the next switchover the servers are really brought into the state that this guardrail refuses, and out of it
+    /// again after it has.
+    Guardrail { guardrail: Guardrail },
     /// CloudWatch answers this many bytes more than the slots show.
     ReportedLag { bytes: u64 },
     /// Green really applies nothing in any live deployment, as long as it is planned: its tables are locked.
     ApplyStalls,
+    /// Green's apply workers really run only `percent` of the time, in any live deployment, as long as it is planned: what a
+    /// slow disk of green looks like from blue.
+    ApplySlow { percent: u32 },
+    /// The deployment's slots are really lost: blue keeps no WAL for them while apply stands still.
+    SlotLost,
     /// The next deployment's slot creation waits where no client can see it.
     HideSlotWait,
+    /// A reader takes over in this cluster: an identifier, or `blue` or `green` of the deployment.
+    Failover { cluster: String },
+    /// The writer of this cluster is restarted: an identifier, or `blue` or `green` of the deployment.
+    Reboot { cluster: String },
+    /// The servers' status of the next deployment has no rows before this long after AVAILABLE.
+    MetadataLate { millis: u64 },
+    /// The servers' status of the next deployment never has rows.
+    MetadataAbsent,
+    /// The servers' status of the next deployment stays at this value once it has reached it.
+    MetadataStuck { status: String },
     /// `DescribePendingMaintenanceActions` tells of this, as long as it is planned.
     PendingMaintenance { resource_arn: String, action: String },
     /// This cluster is described as having something that it has not, as long as it is planned.
     Looks { cluster: String, feature: Feature },
+}
+
+/// A guardrail of a switchover that can really be tripped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Guardrail {
+    /// A slot on blue that is not the deployment's.
+    ExternalSlot,
+    /// A subscription on blue.
+    ExternalSubscription,
+    /// A client's writing transaction on green.
+    GreenWrites,
+    /// A client's writing transaction on blue that is older than the limit, which is a second for this once.
+    LongWrite,
+    /// Green is behind by more than the limit, which is a kilobyte for this once.
+    Lag,
+    /// One of green's subscriptions is disabled.
+    NotReplicating,
+}
+
+/// When a fault begins to be due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Moment {
+    /// A deployment is being created, before anything is done for it.
+    Provisioning,
+    /// Its logical slots are being made.
+    Slots,
+    /// `pg_upgrade` is about to run.
+    Upgrading,
+    /// It says AVAILABLE.
+    Replicating,
+    /// Clients are held for the cut. The lab cannot see that: whoever drives the upgrade says so (`Faults::reached`, or
+    /// `POST /_lab/moments`).
+    Hold,
+    /// The switchover was asked for and nothing is stopped yet.
+    Called,
+    /// Writes and connections are being stopped.
+    Stopped,
+    /// Green takes writes.
+    Switched,
 }
 
 /// What a cluster may be described as having.
@@ -88,6 +154,9 @@ pub struct Planned {
     /// How many times it still does.
     #[serde(default = "once")]
     pub times: u32,
+    /// When it begins to be due; `None`: now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Moment>,
 }
 
 const fn once() -> u32 {
@@ -98,17 +167,40 @@ const fn once() -> u32 {
 #[derive(Debug, Default)]
 pub struct Faults {
     planned: Mutex<Vec<Planned>>,
+    /// Wakes whoever plays the faults that wait for nobody's call.
+    pub(crate) news: Notify,
 }
 
 impl Faults {
     /// Plans `fault` for the next `times` occasions.
     pub fn plan(&self, fault: Fault, times: u32) {
-        self.lock().push(Planned { fault, times });
+        self.plan_at(fault, times, None);
+    }
+
+    /// Plans `fault` for `times` occasions from a moment on.
+    pub fn plan_at(&self, fault: Fault, times: u32, at: Option<Moment>) {
+        self.lock().push(Planned { fault, times, at });
+        self.news.notify_one();
+    }
+
+    /// Plans everything of a scenario.
+    pub fn plan_all(&self, planned: impl IntoIterator<Item = Planned>) {
+        self.lock().extend(planned);
+        self.news.notify_one();
+    }
+
+    /// A moment has come: what waited for it is due from now on.
+    pub fn reached(&self, moment: Moment) {
+        for planned in self.lock().iter_mut().filter(|planned| planned.at == Some(moment)) {
+            planned.at = None;
+        }
+        self.news.notify_one();
     }
 
     /// Forgets all that has not happened yet.
     pub fn clear(&self) {
         self.lock().clear();
+        self.news.notify_one();
     }
 
     /// What has not happened yet.
@@ -125,7 +217,7 @@ impl Faults {
     /// Takes one occasion of the first fault that `wanted` accepts.
     pub(crate) fn take(&self, wanted: impl Fn(&Fault) -> bool) -> Option<Fault> {
         let mut planned = self.lock();
-        let at = planned.iter().position(|p| p.times > 0 && wanted(&p.fault))?;
+        let at = planned.iter().position(|p| p.at.is_none() && p.times > 0 && wanted(&p.fault))?;
         planned[at].times -= 1;
         let fault = planned[at].fault.clone();
         planned.retain(|p| p.times > 0);
@@ -134,7 +226,7 @@ impl Faults {
 
     /// Looks without taking: for faults that last until they are cleared.
     pub(crate) fn standing<T>(&self, look: impl Fn(&Fault) -> Option<T>) -> Option<T> {
-        self.lock().iter().find_map(|p| look(&p.fault))
+        self.lock().iter().filter(|p| p.at.is_none()).find_map(|p| look(&p.fault))
     }
 
     /// Whether `cluster` is described as having `feature`.
@@ -162,6 +254,17 @@ mod tests {
         let taken = || faults.take_for_action("DescribeDBClusters", |f| matches!(f, Fault::Throttle { .. })).is_some();
         assert_eq!([taken(), taken(), taken()], [true, true, false]);
         assert!(faults.outstanding().is_empty());
+    }
+
+    #[test]
+    fn a_fault_with_a_moment_waits_for_it() {
+        let faults = Faults::default();
+        faults.plan_at(Fault::Flaps, 1, Some(Moment::Replicating));
+        let taken = || faults.take(|f| *f == Fault::Flaps).is_some();
+        faults.reached(Moment::Provisioning);
+        assert!(!taken());
+        faults.reached(Moment::Replicating);
+        assert_eq!([taken(), taken()], [true, false]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod fleet;
 pub mod install;
 pub mod mechanics;
 pub mod roles;
+pub mod scenario;
 pub mod settings;
 mod wire;
 
@@ -23,7 +24,8 @@ use std::net::{IpAddr, SocketAddr};
 
 pub use crate::clock::LabClock;
 pub use crate::cloud::requests::{Outcome, RequestRecord};
-pub use crate::faults::{Fault, Faults};
+pub use crate::faults::{Fault, Faults, Moment};
+pub use crate::scenario::Scenario;
 pub use crate::settings::{ClusterSettings, Settings, Timings};
 
 use crate::cloud::Cloud;

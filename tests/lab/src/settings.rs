@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::faults::Planned;
+use crate::scenario::Scenario;
+
 /// The one AWS account that the lab knows.
 pub const ACCOUNT: &str = "123456789012";
 /// The one region that the lab knows.
@@ -27,12 +30,22 @@ pub struct Settings {
     pub fsync: bool,
     /// Whether provider time runs by itself or is stepped by a test.
     pub clock: ClockMode,
+    /// What goes wrong, planned before anything happens.
+    pub faults: Vec<Planned>,
 }
 
 impl Default for Settings {
     /// Short delays, no fsync, time that runs: what a test wants.
     fn default() -> Self {
-        Self { work_dir: None, timings: Timings::short(), fsync: false, clock: ClockMode::Auto }
+        Self { work_dir: None, timings: Timings::short(), fsync: false, clock: ClockMode::Auto, faults: Vec::new() }
+    }
+}
+
+impl Settings {
+    /// The defaults with a scenario's timings and faults.
+    #[must_use]
+    pub fn from_scenario(scenario: &Scenario) -> Self {
+        Self { timings: scenario.timings.clone(), faults: scenario.faults.clone(), ..Self::default() }
     }
 }
 
@@ -131,6 +144,64 @@ impl Timings {
             restorable_delay: Duration::from_secs(300),
             watch: Duration::from_secs(2),
         }
+    }
+
+    /// The sets that have a name, as a scenario file calls them.
+    pub const NAMES: [&'static str; 7] =
+        ["zero", "short", "real", "jdbc-2025-11", "jdbc-2025-04", "python-2025-07", "node-2025-04"];
+
+    /// A set by its name. The dated ones are `real` with the moments of a switchover as the maintainers of AWS's drivers have
+    /// published them, counted from the first write that green takes.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let published = |names: u64, completed: u64| Self {
+            names_delay: Duration::from_millis(names),
+            completed_delay: Duration::from_millis(completed),
+            ..Self::real()
+        };
+        Some(match name {
+            "zero" => Self::zero(),
+            "short" => Self::short(),
+            "real" => Self::real(),
+            "jdbc-2025-11" => published(30_027, 62_294),
+            "jdbc-2025-04" => published(10_970, 86_770),
+            "python-2025-07" => published(16_100, 51_300),
+            "node-2025-04" => published(31_100, 129_100),
+            _ => return None,
+        })
+    }
+
+    /// Every delay with the name that a scenario file gives it.
+    pub fn entries(&mut self) -> Vec<(&'static str, &mut Duration)> {
+        // Taken apart in full, so that a delay without a name does not compile.
+        let Self {
+            create_task,
+            reboot,
+            snapshot,
+            modify,
+            member_lag,
+            completed_delay,
+            names_delay,
+            cloudwatch_delay,
+            cloudwatch_period,
+            delete,
+            restorable_delay,
+            watch,
+        } = self;
+        vec![
+            ("create_task", create_task),
+            ("reboot", reboot),
+            ("snapshot", snapshot),
+            ("modify", modify),
+            ("member_lag", member_lag),
+            ("completed_delay", completed_delay),
+            ("names_delay", names_delay),
+            ("cloudwatch_delay", cloudwatch_delay),
+            ("cloudwatch_period", cloudwatch_period),
+            ("delete", delete),
+            ("restorable_delay", restorable_delay),
+            ("watch", watch),
+        ]
     }
 }
 
