@@ -139,6 +139,14 @@ pub struct Replication {
     pub retained_bytes_warn: u64,
     pub retained_bytes_hold: u64,
     pub retained_bytes_unwind: u64,
+    /// Age of the oldest `catalog_xmin` or `xmin` of a slot: warn, hold the switchover, unwind, in transactions.
+    pub xmin_age_warn: u64,
+    pub xmin_age_hold: u64,
+    pub xmin_age_unwind: u64,
+    /// The writer's free local storage, below which: warn, hold the switchover, unwind, in bytes. 0 asks for nothing.
+    pub free_bytes_warn: u64,
+    pub free_bytes_hold: u64,
+    pub free_bytes_unwind: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -267,6 +275,12 @@ impl Default for Replication {
             retained_bytes_warn: 20 << 30,
             retained_bytes_hold: 50 << 30,
             retained_bytes_unwind: 200 << 30,
+            xmin_age_warn: 50_000_000,
+            xmin_age_hold: 200_000_000,
+            xmin_age_unwind: 500_000_000,
+            free_bytes_warn: 4 << 30,
+            free_bytes_hold: 2 << 30,
+            free_bytes_unwind: 1 << 30,
         }
     }
 }
@@ -405,6 +419,7 @@ impl UpgradeSpec {
                 "resubmit only for clients that do not retry by themselves, and say so in the entry",
             );
         }
+        self.replication.validate()?;
         for (field, seconds) in [
             ("purge.idle_grace_seconds", self.purge.idle_grace_seconds),
             ("purge.active_wait_seconds", self.purge.active_wait_seconds),
@@ -424,6 +439,30 @@ impl UpgradeSpec {
         ] {
             if let Err(wrong) = tables(names) {
                 return refuse(field, wrong, "write database.schema.table");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Replication {
+    /// Thresholds are crossed in the order warn, hold, unwind.
+    fn validate(&self) -> Result<(), SpecError> {
+        let cure = "warn first, then hold, then unwind";
+        let rising = [
+            (
+                "replication.retained_bytes",
+                self.retained_bytes_warn,
+                self.retained_bytes_hold,
+                self.retained_bytes_unwind,
+            ),
+            ("replication.xmin_age", self.xmin_age_warn, self.xmin_age_hold, self.xmin_age_unwind),
+            ("replication.free_bytes", self.free_bytes_unwind, self.free_bytes_hold, self.free_bytes_warn),
+        ];
+        for (field, first, second, third) in rising {
+            if !(first <= second && second <= third) {
+                let wrong = format!("{first}, {second} and {third} are not in order");
+                return Err(SpecError { field, wrong, cure: cure.into() });
             }
         }
         Ok(())
@@ -469,6 +508,9 @@ mod tests {
         check("switchover.hold_seconds_max", |spec| spec.switchover.hold_seconds_max = 300);
         check("switchover.attempts", |spec| spec.switchover.attempts = 0);
         check("ingestion.max_pause_seconds", |spec| spec.ingestion.source_retention_seconds = Some(60));
+        check("replication.retained_bytes", |spec| spec.replication.retained_bytes_hold = 1);
+        check("replication.xmin_age", |spec| spec.replication.xmin_age_unwind = 1);
+        check("replication.free_bytes", |spec| spec.replication.free_bytes_unwind = u64::MAX);
         check("vacuum.full", |spec| spec.vacuum.full = vec!["lines".into()]);
         check("purge.idle_grace_seconds", |spec| spec.purge.idle_grace_seconds = f64::NAN);
         check("switchover.resubmit", |spec| {

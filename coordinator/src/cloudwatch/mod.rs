@@ -27,6 +27,14 @@ pub enum Metric {
 }
 
 impl Metric {
+    /// Which figure of a minute counts: the worst.
+    pub fn statistic(self) -> &'static str {
+        match self {
+            Self::FreeLocalStorage => "Minimum",
+            _ => "Maximum",
+        }
+    }
+
     /// AWS's name of it.
     pub fn name(self) -> &'static str {
         match self {
@@ -57,7 +65,7 @@ pub struct Sample {
 
 /// CloudWatch, as far as an upgrade needs it. Held as `Arc<dyn CloudWatch>`.
 pub trait CloudWatch: Send + Sync + 'static {
-    /// The newest point (maximum over its minute) not older than `since`; `None` when there is none.
+    /// The newest point (the worst of its minute, see [`Metric::statistic`]) not older than `since`; `None` when there is none.
     fn newest<'a>(&'a self, metric: Metric, instance: &'a InstanceId, since: Timestamp) -> Answer<'a, Option<Point>>;
 
     /// [`Metric::OldestReplicationSlotLag`] of the instance that is the writer *now*, in whole bytes. A negative point, which
@@ -67,8 +75,19 @@ pub trait CloudWatch: Send + Sync + 'static {
         instance: &'a InstanceId,
         since: Timestamp,
     ) -> Answer<'a, Option<Sample>> {
+        self.bytes(Metric::OldestReplicationSlotLag, instance, since)
+    }
+
+    /// [`Metric::FreeLocalStorage`] of one instance, in whole bytes. On Aurora the cluster's volume grows by itself; what can
+    /// fill up is each instance's own local storage (temporary files, logs, what decoding spills).
+    fn free_local_storage<'a>(&'a self, instance: &'a InstanceId, since: Timestamp) -> Answer<'a, Option<Sample>> {
+        self.bytes(Metric::FreeLocalStorage, instance, since)
+    }
+
+    /// The newest point of a metric in bytes; a negative one is `None`.
+    fn bytes<'a>(&'a self, metric: Metric, instance: &'a InstanceId, since: Timestamp) -> Answer<'a, Option<Sample>> {
         Box::pin(async move {
-            let point = self.newest(Metric::OldestReplicationSlotLag, instance, since).await?;
+            let point = self.newest(metric, instance, since).await?;
             Ok(point.filter(|p| p.value >= 0.0).map(|p| Sample { bytes: p.value as u64, at: p.at }))
         })
     }

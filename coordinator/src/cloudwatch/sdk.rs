@@ -37,7 +37,8 @@ impl Sdk {
     }
 
     async fn ask(&self, metric: Metric, instance: &InstanceId, since: Timestamp) -> Result<Option<Point>, Error> {
-        let stat = MetricStat::builder().metric(named(metric, instance)).period(PERIOD).stat("Maximum").build();
+        let worst = metric.statistic();
+        let stat = MetricStat::builder().metric(named(metric, instance)).period(PERIOD).stat(worst).build();
         let query = MetricDataQuery::builder().id(QUERY_ID).metric_stat(stat).return_data(true).build();
         // Points carry the beginning of their minute, and start times are rounded down by AWS: ask for one minute more at both
         // ends and cut here.

@@ -8,10 +8,10 @@ use std::time::Duration;
 use engine::{Alarm, Monitor, MonitorId};
 use jiff::Timestamp;
 
-use super::{Context, hold, replication_lag::replicating, tell};
+use super::{Context, hold, replication_lag::replicating, tell, writer_of_blue};
 use crate::{
     rds::{InstanceId, LogFrom},
-    steps::{codes, prerequisites::Prepared},
+    steps::codes,
     world::Upgrade,
 };
 
@@ -81,14 +81,9 @@ impl Log {
 
     async fn try_read(&mut self, cx: &Context<'_>) -> Result<Vec<String>, crate::rds::Error> {
         let state = cx.state();
-        let prepared = state.output(engine::StepId("prerequisites"));
-        let Some(prepared) = prepared.and_then(|value| serde_json::from_value::<Prepared>(value.clone()).ok()) else {
-            return Ok(Vec::new());
-        };
         let since = state.step(engine::StepId("provisioning")).and_then(|step| step.started_at);
         let rds = &*cx.world().rds;
-        let cluster = rds.cluster(&prepared.blue.cluster).await?;
-        let Some(writer) = cluster.writer().map(|writer| writer.instance.clone()) else { return Ok(Vec::new()) };
+        let Some(writer) = writer_of_blue(cx).await? else { return Ok(Vec::new()) };
         if self.instance.as_ref() != Some(&writer) {
             *self = Log { instance: Some(writer.clone()), ..Log::default() };
         }

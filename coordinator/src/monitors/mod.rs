@@ -5,18 +5,25 @@ mod ingestion;
 mod link;
 mod old_side;
 mod replication_lag;
+mod storage;
 
 use std::time::Duration;
 
-use engine::{Alarm, Code, MonitorCx, Monitors, Why};
+use engine::state::Mode;
+use engine::{Alarm, Code, MonitorCx, Monitors, StepId, Why};
 
-use crate::world::Upgrade;
+use crate::{
+    rds::{Error, InstanceId},
+    steps::prerequisites::Prepared,
+    world::Upgrade,
+};
 
 /// Every monitor, from the first step to the end.
 pub fn all() -> Monitors<Upgrade> {
     Monitors::new()
         .and(link::Link)
         .and(replication_lag::ReplicationLag)
+        .and(storage::Storage)
         .and(ddl::SchemaChanges)
         .and(ingestion::Ingestion)
         .and(old_side::OldSide)
@@ -26,6 +33,24 @@ pub fn all() -> Monitors<Upgrade> {
 const EVERY: Duration = Duration::from_secs(1);
 
 type Context<'a> = MonitorCx<'a, Upgrade>;
+
+/// The deployment is being made or stands, and production is still blue: slots keep what green has not taken.
+fn has_slots(cx: &Context<'_>) -> bool {
+    let state = cx.state();
+    let begun = state.step(StepId("provisioning")).is_some_and(|step| step.touched);
+    begun && state.reversible() && !state.committed() && matches!(state.mode(), Mode::Forward)
+}
+
+/// The writer that blue has now; `None` before the cluster is recorded, or while it has none.
+async fn writer_of_blue(cx: &Context<'_>) -> Result<Option<InstanceId>, Error> {
+    let state = cx.state();
+    let prepared = state.output(StepId("prerequisites"));
+    let Some(prepared) = prepared.and_then(|value| serde_json::from_value::<Prepared>(value.clone()).ok()) else {
+        return Ok(None);
+    };
+    let cluster = cx.world().rds.cluster(&prepared.blue.cluster).await?;
+    Ok(cluster.writer().map(|writer| writer.instance.clone()))
+}
 
 /// Raises what was found, or clears when nothing is wrong.
 async fn tell(cx: &Context<'_>, alarm: Option<Alarm>) {

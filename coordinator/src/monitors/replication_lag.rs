@@ -1,4 +1,5 @@
-//! Slots: lag that does not move, WAL that they keep, slots that are lost. Warns, holds the switchover, unwinds (field rule 4.4).
+//! Slots: lag that does not move, WAL and dead rows that they keep, slots that are lost. Warns, holds the switchover, unwinds
+//! (field rule 4.4). While green is still being made its slots stand still and nobody reads them: then only what they keep counts.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -9,7 +10,7 @@ use proto::lsn::Lsn;
 use proto::report::{Slot, Slots};
 use runtime::clock::Mono;
 
-use super::{Context, EVERY, hold, note, tell, unwind};
+use super::{Context, EVERY, has_slots, hold, note, tell, unwind};
 use crate::{spec::Replication, steps::codes, world::Upgrade};
 
 pub(super) struct ReplicationLag;
@@ -20,11 +21,14 @@ impl Monitor<Upgrade> for ReplicationLag {
     async fn watch(&self, cx: Context<'_>) -> Infallible {
         let mut progress = Progress::default();
         loop {
-            if replicating(&cx) {
+            if has_slots(&cx) {
                 let report = cx.world().agents.lead_report();
                 if let Some(slots) = report.as_ref().and_then(|report| report.value.slots.as_ref()) {
-                    let now = cx.clock().mono();
-                    tell(&cx, judge(slots, &cx.spec().replication, &progress.note(slots, now))).await;
+                    let still = match replicating(&cx) {
+                        true => progress.note(slots, cx.clock().mono()),
+                        false => BTreeMap::new(),
+                    };
+                    tell(&cx, judge(slots, &cx.spec().replication, &still)).await;
                 }
             } else {
                 progress = Progress::default();
@@ -75,6 +79,11 @@ fn judge(slots: &Slots, limits: &Replication, still: &BTreeMap<String, Duration>
     if let Some(slot) = retained(limits.retained_bytes_unwind) {
         return Some(unwind(codes::SLOT_TROUBLE, keeps(slot)));
     }
+    let held_back = |max: u64| slots.xmin_age.filter(|age| *age > max);
+    let xmin = |age: u64| format!("slots keep dead rows of the last {age} transactions from being vacuumed");
+    if let Some(age) = held_back(limits.xmin_age_unwind) {
+        return Some(unwind(codes::XMIN_HELD, xmin(age)));
+    }
     let stalled = Duration::from_secs(limits.stalled_seconds_max);
     if let Some((name, time)) = still.iter().find(|(_, time)| **time > stalled) {
         return Some(unwind(codes::SLOT_TROUBLE, format!("slot {name} has not moved for {} s", time.as_secs())));
@@ -82,11 +91,23 @@ fn judge(slots: &Slots, limits: &Replication, still: &BTreeMap<String, Duration>
     if let Some(slot) = retained(limits.retained_bytes_hold) {
         return Some(hold(codes::SLOT_TROUBLE, keeps(slot)));
     }
+    if let Some(slot) = ours().find(|slot| slot.wal_status.as_deref() == Some("unreserved")) {
+        return Some(hold(
+            codes::SLOT_TROUBLE,
+            format!("slot {} is about to be lost: its WAL is unreserved", slot.name),
+        ));
+    }
+    if let Some(age) = held_back(limits.xmin_age_hold) {
+        return Some(hold(codes::XMIN_HELD, xmin(age)));
+    }
     let idle = || ours().find(|slot| !slot.active && still.get(&slot.name).is_some_and(|time| time.as_secs() >= 5));
     if let Some(slot) = idle() {
         return Some(hold(codes::SLOT_TROUBLE, format!("nobody reads slot {}", slot.name)));
     }
-    retained(limits.retained_bytes_warn).map(|slot| note(codes::SLOT_TROUBLE, keeps(slot)))
+    if let Some(slot) = retained(limits.retained_bytes_warn) {
+        return Some(note(codes::SLOT_TROUBLE, keeps(slot)));
+    }
+    held_back(limits.xmin_age_warn).map(|age| note(codes::XMIN_HELD, xmin(age)))
 }
 
 #[cfg(test)]
@@ -133,6 +154,34 @@ mod tests {
         assert!(matches!(kept(21), Some(Alarm::Note(_))));
         assert!(matches!(kept(51), Some(Alarm::Hold(_))));
         assert!(matches!(kept(201), Some(Alarm::Unwind(_))));
+    }
+
+    #[test]
+    fn an_old_xmin_warns_then_holds_then_unwinds_and_a_missing_one_does_nothing() {
+        let aged = |millions: u64| {
+            let mut slots = slots(|_| {});
+            slots.xmin_age = Some(millions * 1_000_000);
+            check(&slots, 0)
+        };
+        assert!(matches!(aged(51), Some(Alarm::Note(why)) if why.code == codes::XMIN_HELD));
+        assert!(matches!(aged(201), Some(Alarm::Hold(why)) if why.code == codes::XMIN_HELD));
+        assert!(matches!(aged(501), Some(Alarm::Unwind(why)) if why.code == codes::XMIN_HELD));
+        assert_eq!(aged(49), None);
+    }
+
+    #[test]
+    fn a_slot_whose_wal_is_unreserved_holds() {
+        let status = |text: &str| check(&slots(|slot| slot.wal_status = Some(text.into())), 0);
+        assert!(matches!(status("unreserved"), Some(Alarm::Hold(_))));
+        assert_eq!(status("extended"), None);
+    }
+
+    #[test]
+    fn while_green_is_made_only_what_slots_keep_counts() {
+        let limits = UpgradeSpec::new("orders", "16").replication;
+        let making = |change: fn(&mut Slot)| judge(&slots(change), &limits, &BTreeMap::new());
+        assert_eq!(making(|slot| slot.active = false), None);
+        assert!(matches!(making(|slot| slot.retained_bytes = Some(201 << 30)), Some(Alarm::Unwind(_))));
     }
 
     #[test]

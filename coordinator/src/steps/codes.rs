@@ -189,6 +189,10 @@ codes! {
     OLD_SIDE_WRITTEN = "PU0605";
     /// Production does not answer.
     PRODUCTION_DOWN = "PU0606";
+    /// Slots keep old rows from being vacuumed for too many transactions.
+    XMIN_HELD = "PU0607";
+    /// The writer's local storage runs out.
+    STORAGE_LOW = "PU0608";
     /// An agent could not do a job.
     JOB_FAILED = "PU0610";
 }

@@ -50,6 +50,8 @@ pub(crate) struct Stage {
     pub(crate) clock: Clock,
     /// Changes the reports before they are sent.
     pub(crate) tamper: Arc<Mutex<Option<Tamper>>>,
+    /// Free local storage of the writer that CloudWatch tells, if it does.
+    pub(crate) free_bytes: Arc<Mutex<Option<f64>>>,
 }
 
 type Tamper = Box<dyn Fn(&mut Report) + Send>;
@@ -91,7 +93,9 @@ impl Stage {
         let agents = FakeAgents::with(ARN, clock.clone(), &["agent-1", "agent-2"]);
         let metrics = cloudwatch::fake::Fake::new(clock.clone());
         let databases = Arc::default();
-        let stage = Stage { aws, metrics, agents, databases, blue: cluster.resource_id, clock, tamper: Arc::default() };
+        let (blue, tamper) = (cluster.resource_id, Arc::default());
+        let free_bytes = Arc::new(Mutex::new(Some(50e9)));
+        let stage = Stage { aws, metrics, agents, databases, blue, clock, tamper, free_bytes };
         stage.answer_jobs();
         stage
     }
@@ -251,7 +255,7 @@ impl Stage {
         };
         let slots = vec![slot("rds_a"), slot("rds_b")];
         let mut report = Report { stance: "obey".into(), ..Report::default() };
-        report.slots = Some(Slots { age_ms: 1, current: Lsn::new(99), slots, xmin_age: None, free_bytes: None });
+        report.slots = Some(Slots { age_ms: 1, current: Lsn::new(99), slots, xmin_age: Some(7), free_bytes: None });
         report.marker = Some(MarkerDelay { age_ms: 1, max_ms: Some(8), pending_ms: None, databases: Vec::new() });
         report.schema = Some(SchemaWatch { age_ms: 1, differences: Vec::new() });
         report.ingestion = vec![Controller {
@@ -297,6 +301,9 @@ impl Stage {
                 self.agents.report(agent, report.clone());
             }
             self.metrics.put(Metric::OldestReplicationSlotLag, &"orders-1".into(), 100.0);
+            if let Some(free) = *self.free_bytes.lock().unwrap_or_else(PoisonError::into_inner) {
+                self.metrics.put(Metric::FreeLocalStorage, &"orders-1".into(), free);
+            }
             self.clock.sleep(Duration::from_millis(500)).await;
         }
     }

@@ -109,6 +109,51 @@ async fn a_measurement_that_is_missing_never_passes_the_gate() {
     assert!(failure.to_string().contains("marker delay is not measured"), "{failure}");
 }
 
+/// The gravest alarm of this code that was raised, and what it said.
+fn raised(facts: &[engine::Entry<Upgrade>], code: engine::Code) -> Vec<Alarm> {
+    let raised = facts.iter().filter_map(|entry| match &entry.fact {
+        Fact::AlarmRaised { alarm, .. } if alarm.why().code == code => Some(alarm.clone()),
+        _ => None,
+    });
+    raised.collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn local_storage_that_runs_out_unwinds_and_a_missing_figure_only_keeps_the_gate_shut() {
+    let stage = Stage::new(clock());
+    *stage.free_bytes.lock().unwrap() = Some(1e6);
+    let played = testing::play(stage.scene(spec())).await;
+    ended(&played, Outcome::Unwound);
+    assert!(matches!(raised(&played.facts, codes::STORAGE_LOW)[..], [Alarm::Unwind(_)]));
+
+    let stage = Stage::new(clock());
+    *stage.free_bytes.lock().unwrap() = None;
+    let played = testing::play(stage.scene(spec())).await;
+    ended(&played, Outcome::Unwound);
+    assert_eq!(raised(&played.facts, codes::STORAGE_LOW), []);
+    let (_, failure) = failures(&played.facts).pop().expect("a failure");
+    assert_eq!(failure.code, codes::LAG_NEVER_DRAINS);
+    assert!(failure.to_string().contains("free local storage is not measured"), "{failure}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_rows_kept_too_long_hold_the_switchover_until_they_can_be_vacuumed() {
+    let stage = Stage::new(clock());
+    let clock = stage.clock.clone();
+    let began = clock.mono();
+    *stage.tamper.lock().unwrap() = Some(Box::new(move |report| {
+        // The slots get on after a while: at first too old for the cut, then not.
+        let old = clock.mono().since(began) < std::time::Duration::from_secs(60);
+        report.slots.as_mut().expect("slots").xmin_age = Some(if old { 300_000_000 } else { 7 });
+    }));
+    let played = testing::play(stage.scene(spec())).await;
+    ended(&played, Outcome::Succeeded);
+    assert!(matches!(raised(&played.facts, codes::XMIN_HELD)[..], [Alarm::Hold(_)]));
+    let armed = played.facts.iter().find(|entry| matches!(entry.fact, Fact::PivotArmed { .. })).expect("armed");
+    let waited = armed.at.duration_since(played.facts[0].at);
+    assert!(waited.as_secs() >= 60, "armed after {waited}, while dead rows were still kept");
+}
+
 #[tokio::test(start_paused = true)]
 async fn rows_that_differ_unwind_with_the_table_named() {
     let stage = Stage::new(clock());
