@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio_util::sync::CancellationToken;
 
 pub use self::log::LogPosition;
+pub(crate) use self::process::send as signal;
 pub(crate) use self::server::reload;
 pub use self::server::{Admin, Server, Stop};
 

@@ -55,7 +55,7 @@ pub struct Scenario {
 /// Why a scenario file was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}:{line}: {what}; {cure}", file.display())]
-pub struct Error {
+pub struct Refused {
     /// Which file.
     pub file: PathBuf,
     /// Where in it, from 1.
@@ -84,8 +84,8 @@ impl Scenario {
     ///
     /// # Errors
     /// When it cannot be read, has an unknown key, or asks for what cannot be.
-    pub fn read(file: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(file).map_err(|error| Error {
+    pub fn read(file: &Path) -> Result<Self, Refused> {
+        let text = std::fs::read_to_string(file).map_err(|error| Refused {
             file: file.to_owned(),
             line: 1,
             what: format!("it cannot be read: {error}"),
@@ -98,8 +98,8 @@ impl Scenario {
     ///
     /// # Errors
     /// As [`Scenario::read`].
-    pub fn parse(file: &Path, text: &str) -> Result<Self, Error> {
-        read(text).map_err(|wrong| Error {
+    pub fn parse(file: &Path, text: &str) -> Result<Self, Refused> {
+        read(text).map_err(|wrong| Refused {
             file: file.to_owned(),
             line: text[..wrong.at.start.min(text.len())].matches('\n').count() + 1,
             what: wrong.what,
@@ -296,7 +296,7 @@ mod tests {
     use super::*;
     use crate::faults::{Fault, Moment};
 
-    fn parse(text: &str) -> Result<Scenario, Error> {
+    fn parse(text: &str) -> Result<Scenario, Refused> {
         Scenario::parse(Path::new("late.toml"), text)
     }
 

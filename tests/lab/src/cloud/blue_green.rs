@@ -7,6 +7,7 @@ use crate::cloud::errors::{Answer, Refusal};
 use crate::cloud::params::Params;
 use crate::cloud::state::{Cluster, Deployment, Member, Plan, State, cluster_arn, family, instance_arn, major_of};
 use crate::cloud::{Cloud, deletion, parameters, provision, state_id, switchover, tags, versions};
+use crate::faults::Fault;
 use crate::wire::xml::Element;
 
 const TASKS: [&str; 3] =
@@ -219,11 +220,19 @@ pub(crate) fn describe(cloud: &Cloud, params: &Params) -> Answer<Option<Element>
         });
     }
     let (page, marker) = params.page(found, 100)?;
+    let shown = |d: &Deployment| described(d, d.status == "AVAILABLE" && flaps(cloud));
     Ok(Some(
         Element::new("")
-            .list("BlueGreenDeployments", page.into_iter().map(|d| element(d).named("member")))
+            .list("BlueGreenDeployments", page.into_iter().map(|d| shown(d).named("member")))
             .maybe("Marker", marker),
     ))
+}
+
+/// Whether this description is one that a fault wants to be out of date: every other one while it is planned.
+fn flaps(cloud: &Cloud) -> bool {
+    let planned = cloud.faults().outstanding().into_iter().find(|p| p.fault == Fault::Flaps && p.at.is_none());
+    let taken = cloud.faults().take(|fault| *fault == Fault::Flaps).is_some();
+    taken && planned.is_some_and(|p| p.times % 2 == 0)
 }
 
 pub(crate) fn switchover(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> {
@@ -333,11 +342,17 @@ async fn remove(cloud: &Cloud, identifier: &str, with_target: bool, switched: bo
 
 /// A `BlueGreenDeployment`.
 pub(crate) fn element(d: &Deployment) -> Element {
+    described(d, false)
+}
+
+/// The same, as it is or as if it were still being made.
+fn described(d: &Deployment, unready: bool) -> Element {
+    let status = if unready { "PROVISIONING" } else { &d.status };
     let members = d.members.iter().map(|m| {
         Element::new("member")
             .with("SourceMember", &m.source)
             .maybe("TargetMember", m.target.as_ref())
-            .with("Status", m.status)
+            .with("Status", if unready { "PROVISIONING" } else { m.status })
     });
     let tasks = d.tasks.iter().map(|(name, status)| Element::new("member").with("Name", name).with("Status", status));
     let element = Element::new("BlueGreenDeployment")
@@ -347,7 +362,7 @@ pub(crate) fn element(d: &Deployment) -> Element {
         .maybe("Target", d.target.as_ref())
         .list("SwitchoverDetails", members)
         .list("Tasks", tasks)
-        .with("Status", &d.status)
+        .with("Status", status)
         .maybe("StatusDetails", d.details.as_ref())
         .at("CreateTime", d.created);
     let element = match d.deleted {

@@ -98,19 +98,25 @@ pub(crate) fn failover(cloud: &Cloud, params: &Params) -> Answer<Option<Element>
     let answer = describe::cluster(cloud, &state, state.cluster(&identifier)?);
     drop(state);
     let task = cloud.clone();
-    cloud.spawn(async move {
-        if let Err(error) = fail_over(&task, &id, reader).await {
-            tracing::error!(cluster = %id, error = format!("{error:#}"), "the failover did not succeed");
-        }
-        let mut state = task.state();
-        if let Some(cluster) = state.clusters.get_mut(&id) {
-            cluster.status = "available".to_owned();
-            let identifier = cluster.identifier.clone();
-            let now = task.clock().now();
-            state.cluster_event(now, &identifier, "failover", format!("Completed failover of DB cluster {identifier}"));
-        }
-    });
+    cloud.spawn(async move { carry_out_failover(&task, &id, reader).await });
     Ok(Some(Element::new("").child(answer)))
+}
+
+/// A failover from its beginning to its end, whoever asked for it.
+pub(crate) async fn carry_out_failover(cloud: &Cloud, id: &str, reader: usize) {
+    if let Some(cluster) = cloud.state().clusters.get_mut(id) {
+        cluster.status = "failing-over".to_owned();
+    }
+    if let Err(error) = fail_over(cloud, id, reader).await {
+        tracing::error!(cluster = %id, error = format!("{error:#}"), "the failover did not succeed");
+    }
+    let mut state = cloud.state();
+    if let Some(cluster) = state.clusters.get_mut(id) {
+        cluster.status = "available".to_owned();
+        let identifier = cluster.identifier.clone();
+        let now = cloud.clock().now();
+        state.cluster_event(now, &identifier, "failover", format!("Completed failover of DB cluster {identifier}"));
+    }
 }
 
 /// Makes a reader the writer: servers, endpoints, replication to green, and what the servers say of themselves.

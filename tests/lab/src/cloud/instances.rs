@@ -6,8 +6,8 @@ use crate::cloud::clusters::in_switchover;
 use crate::cloud::errors::{Answer, Refusal};
 use crate::cloud::groups::Kind;
 use crate::cloud::params::Params;
-use crate::cloud::state::family;
-use crate::cloud::{Cloud, describe, servers, versions};
+use crate::cloud::state::{InstanceId, family};
+use crate::cloud::{Cloud, describe, servers, trouble, versions};
 use crate::faults::Fault;
 use crate::wire::xml::Element;
 
@@ -62,7 +62,6 @@ pub(crate) fn reboot(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> 
     if params.flag("ForceFailover")? == Some(true) {
         return Err(Refusal::combination("You cannot specify ForceFailover for an Aurora instance."));
     }
-    let now = cloud.clock().now();
     let mut state = cloud.state();
     let instance = state.instance(&identifier)?;
     if instance.status != "available" || in_switchover(&state, &instance.cluster) {
@@ -74,32 +73,35 @@ pub(crate) fn reboot(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> 
     let answer = describe::instance(&state, state.instance(&identifier)?);
     drop(state);
     let task = cloud.clone();
-    cloud.spawn(async move {
-        let delay = task.settings().timings.reboot;
-        task.clock().sleep(delay).await;
-        let outcome = servers::restart(&task, &id).await;
-        task.clock().sleep(delay).await;
-        let mut state = task.state();
-        let Some(instance) = state.instances.get_mut(&id) else { return };
-        let identifier = instance.identifier.clone();
-        match outcome {
-            Ok(()) => {
-                instance.status = "available".to_owned();
-                state.instance_event(now, &identifier, "availability", "DB instance restarted");
-            }
-            Err(error) => {
-                instance.status = "incompatible-parameters".to_owned();
-                tracing::warn!(%identifier, error = format!("{error:#}"), "the restart failed");
-                state.instance_event(
-                    now,
-                    &identifier,
-                    "failure",
-                    "The database instance is in an incompatible-parameters state.",
-                );
-            }
-        }
-    });
+    cloud.spawn(async move { carry_out_reboot(&task, &id).await });
     Ok(Some(Element::new("").child(answer)))
+}
+
+/// A restart from its beginning to its end, whoever asked for it.
+pub(crate) async fn carry_out_reboot(cloud: &Cloud, id: &InstanceId) {
+    if let Some(instance) = cloud.state().instances.get_mut(id) {
+        instance.status = "rebooting".to_owned();
+    }
+    let now = cloud.clock().now();
+    let delay = cloud.settings().timings.reboot;
+    cloud.clock().sleep(delay).await;
+    let outcome = servers::restart(cloud, id).await;
+    cloud.clock().sleep(delay).await;
+    let mut state = cloud.state();
+    let Some(instance) = state.instances.get_mut(id) else { return };
+    let identifier = instance.identifier.clone();
+    match outcome {
+        Ok(()) => {
+            instance.status = "available".to_owned();
+            state.instance_event(now, &identifier, "availability", "DB instance restarted");
+        }
+        Err(error) => {
+            instance.status = "incompatible-parameters".to_owned();
+            tracing::warn!(%identifier, error = format!("{error:#}"), "the restart failed");
+            let text = "The database instance is in an incompatible-parameters state.";
+            state.instance_event(now, &identifier, "failure", text);
+        }
+    }
 }
 
 pub(crate) fn maintenance(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> {
@@ -130,10 +132,16 @@ pub(crate) fn maintenance(cloud: &Cloud, params: &Params) -> Answer<Option<Eleme
 
 /// Begins the faults that make an instance look other than available.
 pub(crate) fn play_status_faults(cloud: &Cloud) {
-    let here = |instance: &str| cloud.state().instance(instance).is_ok_and(|i| i.status == "available");
+    let named = |name: &str| trouble::instance(&cloud.state(), name);
+    let here = |name: &str| {
+        let instance = named(name);
+        instance.is_some_and(|name| cloud.state().instance(&name).is_ok_and(|i| i.status == "available"))
+    };
     let due = |fault: &Fault| matches!(fault, Fault::MemberStatus { instance, .. } if here(instance));
     while let Some(Fault::MemberStatus { instance, status, millis }) = cloud.faults().take(due) {
-        show_status(cloud, &instance, &status, Duration::from_millis(millis));
+        if let Some(instance) = named(&instance) {
+            show_status(cloud, &instance, &status, Duration::from_millis(millis));
+        }
     }
 }
 

@@ -26,6 +26,7 @@ mod snapshots;
 mod state;
 mod switchover;
 mod tags;
+mod trouble;
 mod versions;
 
 use std::net::IpAddr;
@@ -33,6 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -100,7 +102,9 @@ impl Cloud {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }));
+        cloud.faults().plan_all(cloud.settings().faults.clone());
         cloud.spawn(metrics::sample(cloud.clone()));
+        cloud.spawn(trouble::play(cloud.clone()));
         Ok(cloud)
     }
 
@@ -150,14 +154,14 @@ impl Cloud {
     }
 
     /// Runs `task` until it ends or the lab stops; `stop` waits for it.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let stop = self.0.stop.clone();
         self.0.tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => (),
                 () = task => (),
             }
-        });
+        })
     }
 
     pub(crate) fn members(&self, cluster: &str) -> Vec<(String, IpAddr, bool)> {

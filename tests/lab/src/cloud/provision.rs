@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::cloud::network::Doors;
 use crate::cloud::state::{Cluster, Deployment, Instance, Replication, State, cluster_arn, instance_arn, major_of};
 use crate::cloud::{Cloud, clusters, create, instances, parameters, servers, state_id};
-use crate::faults::Fault;
+use crate::faults::{Fault, Moment};
 use crate::fleet::{Admin, Node};
 use crate::mechanics::green::{self, BuildFailed, Stage};
 use crate::mechanics::health::{self, Baseline, ChangeKind};
@@ -78,6 +78,7 @@ struct Blueprint {
 
 async fn provision(cloud: &Cloud, identifier: &str) -> anyhow::Result<()> {
     task_status(cloud, identifier, 0, "IN_PROGRESS");
+    cloud.faults().reached(Moment::Provisioning);
     cloud.clock().sleep(cloud.settings().timings.create_task).await;
     let wrong = cloud.faults().take(|f| matches!(f, Fault::InvalidConfiguration { .. }));
     if let Some(Fault::InvalidConfiguration { reason }) = wrong {
@@ -229,6 +230,11 @@ fn stage_status(cloud: &Cloud, identifier: &str, stage: Stage, ended: bool) {
         Stage::Readers => (2, false),
     };
     tracing::info!(deployment = identifier, ?stage, ended, "building green");
+    match (stage, ended) {
+        (Stage::Slots, false) => cloud.faults().reached(Moment::Slots),
+        (Stage::Upgrade, false) => cloud.faults().reached(Moment::Upgrading),
+        _ => {}
+    }
     match (last, ended) {
         (true, true) => task_status(cloud, identifier, task, "COMPLETED"),
         (_, false) => task_status(cloud, identifier, task, "IN_PROGRESS"),
@@ -290,6 +296,8 @@ async fn ready(
     let text = "Blue/green deployment tasks completed. You can make more modifications to the green environment databases or \
                 switch over the deployment.";
     state.deployment_event(now, identifier, "creation", text);
+    drop(state);
+    cloud.faults().reached(Moment::Replicating);
     Ok(())
 }
 

@@ -10,9 +10,10 @@ use tokio::sync::watch;
 use crate::cloud::network::Doors;
 use crate::cloud::provision::{self, Live};
 use crate::cloud::state::{Replication, State, cluster_arn};
+use crate::cloud::trouble::{self, Planned};
 use crate::cloud::{Cloud, clusters, servers};
-use crate::faults::Fault;
-use crate::mechanics::switchover::{self, Limits, NotSwitched, Phase};
+use crate::faults::{Fault, Moment};
+use crate::mechanics::switchover::{self, Limits, Phase};
 
 /// Begins the switchover of a deployment.
 pub(crate) fn start(cloud: &Cloud, identifier: String, timeout: Duration) {
@@ -52,6 +53,7 @@ fn begun(cloud: &Cloud, identifier: &str) {
     state.deployment_event(now, identifier, "notification", format!("Switchover from {blue} to {green} started."));
     state.cluster_event(now, &blue, "notification", format!("Switchover from DB cluster {blue} to {green} started."));
     drop(state);
+    cloud.faults().reached(Moment::Called);
     let (task, identifier) = (cloud.clone(), identifier.to_owned());
     cloud.spawn(async move {
         task.clock().sleep(task.settings().timings.member_lag).await;
@@ -86,8 +88,14 @@ async fn cut(cloud: &Cloud, identifier: &str, timeout: Duration) -> Result<(), M
     let progress = {
         let (cloud, identifier) = (cloud.clone(), identifier.to_owned());
         Arc::new(move |phase: Phase| match phase {
-            Phase::WritesStopped => write_metadata(&cloud, &identifier, "SWITCHOVER_IN_PROGRESS"),
-            Phase::Open => drop(opened.send_replace(true)),
+            Phase::WritesStopped => {
+                write_metadata(&cloud, &identifier, "SWITCHOVER_IN_PROGRESS");
+                cloud.faults().reached(Moment::Stopped);
+            }
+            Phase::Open => {
+                opened.send_replace(true);
+                cloud.faults().reached(Moment::Switched);
+            }
             _ => {}
         })
     };
@@ -103,15 +111,20 @@ async fn cut(cloud: &Cloud, identifier: &str, timeout: Duration) -> Result<(), M
         }
         Ok(())
     };
-    let limits = Limits::for_timeout(timeout);
+    let mut limits = Limits::for_timeout(timeout);
+    let tripped = trouble::trip(cloud, &sides, &mut limits).await;
     let outcome = switchover::run(&sides, &limits, &gates, progress, cloud.stopping(), moved).await;
+    trouble::lift(tripped).await;
     match outcome {
         Ok(report) => {
             let millis = report.writes_stopped.as_millis();
             tracing::info!(deployment = identifier, millis, sequences = report.sequences, left = ?report.left_behind, "switched over");
             Ok(())
         }
-        Err(why) => Err(planned.miss(why)),
+        Err(why) => {
+            let (reason, failed) = planned.outcome(&why);
+            Err(Miss { reason, failed })
+        }
     }
 }
 
@@ -143,56 +156,6 @@ async fn check(cloud: &Cloud, identifier: &str, live: &Live) -> Result<(), Miss>
              REPLICATION_DEGRADED. Delete the deployment with its green databases and recreate it"
         ))),
     }
-}
-
-/// Trouble that a test has planned for the moment in which writes are stopped.
-struct Planned {
-    fails: Option<String>,
-    stall: Duration,
-}
-
-impl Planned {
-    fn take(cloud: &Cloud) -> Self {
-        let fails = match cloud.faults().take(|f| matches!(f, Fault::SwitchoverFails { .. })) {
-            Some(Fault::SwitchoverFails { reason }) => Some(reason),
-            _ => None,
-        };
-        let stall = match cloud.faults().take(|f| matches!(f, Fault::SwitchoverStalls { .. })) {
-            Some(Fault::SwitchoverStalls { millis }) => Duration::from_millis(millis),
-            _ => Duration::ZERO,
-        };
-        Self { fails, stall }
-    }
-
-    async fn play(&self, cloud: &Cloud, timeout: Duration) -> Result<(), String> {
-        cloud.clock().sleep(self.stall.min(timeout)).await;
-        if self.stall >= timeout {
-            return Err(format!("the switchover timeout of {} seconds was reached", timeout.as_secs()));
-        }
-        self.fails.clone().map_or(Ok(()), Err)
-    }
-
-    fn miss(&self, why: NotSwitched) -> Miss {
-        let failed = self.fails.is_some() || matches!(why, NotSwitched::Stuck(_) | NotSwitched::Failed { .. });
-        let reason = match (&self.fails, &why) {
-            (Some(reason), _) => reason.clone(),
-            (None, NotSwitched::Refused(refusal)) => refusal.to_string(),
-            (None, other) => chain(other),
-        };
-        Miss { reason, failed }
-    }
-}
-
-/// An error with its sources in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
 }
 
 /// Writes what the servers answer about the deployment without a reload of its own: the cut reloads them in a moment, so

@@ -13,6 +13,7 @@ pub mod health;
 pub mod replica;
 pub mod snapshot;
 pub mod switchover;
+pub mod trouble;
 mod upgrade;
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::cloud::errors::Refusal;
 use crate::cloud::requests::{Outcome, RequestRecord};
 use crate::cloud::{Cloud, dispatch, metrics};
-use crate::faults::{Fault, Planned};
+use crate::faults::{Fault, Moment, Planned};
 use crate::wire::connection::{Listener, Switch};
 
 const TARGET: &str = "GraniteServiceVersion20100801.";
@@ -47,6 +47,7 @@ fn router(cloud: Cloud) -> Router {
         .route("/", post(root))
         .route("/service/GraniteServiceVersion20100801/operation/{operation}", post(cbor_call))
         .route("/_lab/faults", get(faults).post(plan_fault).delete(clear_faults))
+        .route("/_lab/moments", post(reached))
         .route("/_lab/requests", get(requests))
         .layer(DefaultBodyLimit::max(1 << 20))
         .with_state(cloud)
@@ -194,12 +195,17 @@ async fn faults(State(cloud): State<Cloud>) -> Response {
 }
 
 async fn plan_fault(State(cloud): State<Cloud>, axum::Json(planned): axum::Json<Planned>) -> StatusCode {
-    cloud.faults().plan(planned.fault, planned.times);
+    cloud.faults().plan_all([planned]);
     StatusCode::NO_CONTENT
 }
 
 async fn clear_faults(State(cloud): State<Cloud>) -> StatusCode {
     cloud.faults().clear();
+    StatusCode::NO_CONTENT
+}
+
+async fn reached(State(cloud): State<Cloud>, axum::Json(moment): axum::Json<Moment>) -> StatusCode {
+    cloud.faults().reached(moment);
     StatusCode::NO_CONTENT
 }
 
