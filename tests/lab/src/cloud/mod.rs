@@ -20,6 +20,8 @@ pub(crate) mod params;
 pub(crate) mod provision;
 #[cfg(test)]
 mod real_tests;
+#[cfg(test)]
+mod real_trouble;
 pub mod requests;
 mod servers;
 mod snapshots;
