@@ -58,12 +58,6 @@ pub enum Fault {
     Failover { cluster: String },
     /// The writer of this cluster is restarted: an identifier, or `blue` or `green` of the deployment.
     Reboot { cluster: String },
-    /// The servers' status of the next deployment has no rows before this long after AVAILABLE.
-    MetadataLate { millis: u64 },
-    /// The servers' status of the next deployment never has rows.
-    MetadataAbsent,
-    /// The servers' status of the next deployment stays at this value once it has reached it.
-    MetadataStuck { status: String },
     /// `DescribePendingMaintenanceActions` tells of this, as long as it is planned.
     PendingMaintenance { resource_arn: String, action: String },
     /// This cluster is described as having something that it has not, as long as it is planned.
