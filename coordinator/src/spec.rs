@@ -40,6 +40,9 @@ pub struct UpgradeSpec {
     /// Findings of preflight that the operator accepts, by code.
     #[serde(default)]
     pub accept: Vec<String>,
+    /// Deployments that earlier upgrades of this program left on the cluster are deleted first, with their green clusters.
+    #[serde(default)]
+    pub clean_leftovers: bool,
     /// How often the upgrade may start again from provisioning after the deployment was degraded or failed.
     #[serde(default)]
     pub retries: u32,
@@ -359,6 +362,7 @@ impl UpgradeSpec {
             cleanup: Cleanup::default(),
             replica_identity_full: Vec::new(),
             accept: Vec::new(),
+            clean_leftovers: false,
             retries: 0,
         }
     }

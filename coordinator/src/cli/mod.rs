@@ -96,6 +96,9 @@ pub(crate) struct SpecArgs {
     /// How often it may start again from provisioning when the deployment fails or degrades
     #[arg(long)]
     pub(crate) retries: Option<u32>,
+    /// Begin by deleting the deployment (with its green cluster) that an earlier upgrade has left on this cluster
+    #[arg(long)]
+    pub(crate) clean_leftovers: bool,
 }
 
 /// An exit code with a meaning.
@@ -199,6 +202,7 @@ mod tests {
             "pilot serve --config pilot.toml",
             "pilot preflight --cluster orders --to 16 --output json",
             "pilot upgrade --cluster orders --to 16 --spec a.toml --yes --until finished --output json",
+            "pilot upgrade --cluster orders --to 16 --clean-leftovers",
             "pilot status",
             "pilot status up-1 --output json",
             "pilot watch up-1",

@@ -37,6 +37,9 @@ impl SpecArgs {
         if let Some(retries) = self.retries {
             table.insert("retries".to_owned(), i64::from(retries).into());
         }
+        if self.clean_leftovers {
+            table.insert("clean_leftovers".to_owned(), true.into());
+        }
         table.try_into().map_err(|error| Fault::refused(format!("{BAD_SPEC}: {error}")))
     }
 }
@@ -56,6 +59,7 @@ mod tests {
             to: to.map(Into::into),
             spec: Some(path.clone()),
             retries: None,
+            clean_leftovers: true,
         };
         let spec = args.read();
         fs::remove_file(path).unwrap();
@@ -66,6 +70,7 @@ mod tests {
     fn flags_win_over_the_file() {
         let spec = read("flags", "to = '15'\n[switchover]\napprove = true\n", Some("16")).unwrap();
         assert_eq!((spec["to"].as_str(), spec["switchover"]["approve"].as_bool()), (Some("16"), Some(true)));
+        assert_eq!(spec["clean_leftovers"], true);
     }
 
     #[test]

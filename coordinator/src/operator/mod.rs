@@ -14,7 +14,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use engine::journal::entries;
-use engine::{AskId, JournalError, JournalRead, Request, RunFilter, RunId, RunInfo, Seq};
+use engine::{AskId, JournalError, JournalRead, Request, RunFilter, RunId, RunInfo, Seq, Subject};
 use proto::ids::{ClusterArn, JobId};
 use proto::intent::Targets;
 use proto::jobs::{Inspect, Inspection};
@@ -216,6 +216,7 @@ impl Operator {
     pub async fn plan(&self, spec: &UpgradeSpec) -> Result<PlanView, Refusal> {
         validate(spec)?;
         let (facts, inspection) = self.look(spec).await?;
+        not_busy(&facts)?;
         let found = preflight::preflight(&facts, inspection.as_ref(), spec);
         let plan = (self.drivers.options().plans)(spec);
         let roster = self.drivers.options().hub.agents(&cluster_arn(&facts)?).roster();
@@ -226,6 +227,7 @@ impl Operator {
     pub async fn start(&self, spec: UpgradeSpec, digest: &str, asked_by: &str) -> Result<RunId, Refusal> {
         validate(&spec)?;
         let (facts, inspection) = self.look(&spec).await?;
+        not_busy(&facts)?;
         let found = preflight::preflight(&facts, inspection.as_ref(), &spec);
         let blocking: Vec<String> = found.blocking(&spec).map(view::finding_line).collect();
         if !blocking.is_empty() {
@@ -261,9 +263,18 @@ impl Operator {
     /// What AWS says, and what the lead agent sees when there is one.
     async fn look(&self, spec: &UpgradeSpec) -> Result<(Facts, Option<Inspection>), Refusal> {
         let options = self.drivers.options();
-        let facts = preflight::gather(&*options.rds, spec, options.clock.now()).await?;
+        let mut facts = preflight::gather(&*options.rds, spec, options.clock.now()).await?;
+        facts.run = self.active(&facts).await?;
         let inspection = self.inspect(&facts, spec).await?;
         Ok((facts, inspection))
+    }
+
+    /// The upgrade of this cluster that is under way, if one is: what it made is no leftover.
+    async fn active(&self, facts: &Facts) -> Result<Option<String>, Refusal> {
+        let subject = Subject(cluster_arn(facts)?.to_string());
+        let filter = RunFilter { active_only: true, subject: Some(subject), limit: Some(1) };
+        let active = self.drivers.options().store.list(&filter).await.map_err(store)?;
+        Ok(active.first().map(|run| run.id.to_string()))
     }
 
     async fn inspect(&self, facts: &Facts, spec: &UpgradeSpec) -> Result<Option<Inspection>, Refusal> {
@@ -286,6 +297,13 @@ impl Operator {
 
 fn validate(spec: &UpgradeSpec) -> Result<(), Refusal> {
     spec.validate().map_err(|error| Refusal::Refused(format!("{}: {error}", codes::BAD_SPEC)))
+}
+
+/// A cluster has one upgrade at a time.
+fn not_busy(facts: &Facts) -> Result<(), Refusal> {
+    let Some(run) = &facts.run else { return Ok(()) };
+    let (subject, by) = (Subject(facts.cluster.arn.to_string()), RunId::from(run.as_str()));
+    Err(store(JournalError::SubjectBusy { subject, by }))
 }
 
 fn cluster_arn(facts: &Facts) -> Result<ClusterArn, Refusal> {

@@ -6,7 +6,7 @@ use proto::ids::AgentId;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::preflight::{Facts, Finding, Preflight};
+use crate::preflight::{self, Facts, Finding, Preflight};
 use crate::spec::{CleanupPolicy, PauseFor, RebootPolicy, UpgradeSpec};
 
 /// A plan as people see it.
@@ -44,7 +44,7 @@ pub struct PlanStep {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cause {
     pub step: String,
-    /// `reboot`, `pause`, `hold`, `sessions`.
+    /// `deletion`, `reboot`, `pause`, `hold`, `sessions`.
     pub kind: String,
     pub what: String,
     /// The longest it may last.
@@ -128,6 +128,10 @@ fn causes(spec: &UpgradeSpec, facts: &Facts) -> Vec<Cause> {
         seconds_max,
     };
     let mut causes = Vec::new();
+    for leftover in preflight::leftovers(facts).iter().filter(|_| spec.clean_leftovers) {
+        let what = format!("{} is deleted first; an unwinding does not bring it back", leftover.deletes());
+        causes.push(cause("prerequisites", "deletion", what, None));
+    }
     let members = facts.cluster.writer().into_iter().chain(facts.cluster.readers());
     for member in members {
         let role = if member.is_writer { "writer" } else { "reader" };

@@ -3,7 +3,10 @@
 use engine::ids::Code;
 use proto::jobs::Inspection;
 
-use super::{Facts, Finding, NoTarget, Severity, carried_over};
+use super::{
+    Facts, Finding, NoTarget, Severity, carried_over,
+    leftovers::{Leftover, Whose, concerning},
+};
 use crate::{
     rds::{Cluster, DeploymentStatus},
     spec::UpgradeSpec,
@@ -18,6 +21,7 @@ pub fn judge(facts: &Facts, inspection: Option<&Inspection>, spec: &UpgradeSpec)
     let mut findings = Findings(Vec::new());
     target(facts, spec, &mut findings);
     state(facts, &mut findings);
+    deployments(facts, spec, &mut findings);
     surroundings(facts, &mut findings);
     parameters(facts, &mut findings);
     match inspection {
@@ -137,14 +141,42 @@ fn state(facts: &Facts, findings: &mut Findings) {
         "changes that wait for a reboot or the maintenance window",
         "let them be applied first",
     );
-    for deployment in facts.deployments.iter().filter(|d| d.source == *cluster.arn.resource()) {
-        if deployment.status != DeploymentStatus::Deleting && deployment.tag(crate::rds::TAG_KEY).is_none() {
-            findings.blocker(
+}
+
+fn deployments(facts: &Facts, spec: &UpgradeSpec, findings: &mut Findings) {
+    for (deployment, whose) in concerning(facts).filter(|(d, _)| d.status != DeploymentStatus::Deleting) {
+        match whose {
+            Whose::Ours => {}
+            Whose::Foreign => findings.blocker(
                 codes::FOREIGN_DEPLOYMENT,
                 format!("deployment {} ({}) of this cluster is not ours", deployment.name, deployment.id),
                 "finish or delete it first",
-            );
+            ),
+            Whose::Left(leftover) => left(&leftover, spec, findings),
         }
+    }
+}
+
+fn left(leftover: &Leftover, spec: &UpgradeSpec, findings: &mut Findings) {
+    let Leftover { deployment, name, upgrade, status } = leftover;
+    let what = format!("upgrade {upgrade} has left deployment {name} ({deployment}), which is {status}");
+    match (status, spec.clean_leftovers) {
+        (DeploymentStatus::SwitchoverInProgress, _) => {
+            findings.blocker(codes::LEFTOVER_DEPLOYMENT, what, "wait until it has switched over or gone back");
+        }
+        (_, false) => findings.blocker(
+            codes::LEFTOVER_DEPLOYMENT,
+            what,
+            format!(
+                "see `pilot status {upgrade}`; to have it deleted first, write --clean-leftovers, or clean_leftovers = true in the spec"
+            ),
+        ),
+        (_, true) => findings.add(
+            Severity::Warning,
+            codes::LEFTOVER_DEPLOYMENT,
+            what,
+            format!("the upgrade begins by deleting {}", leftover.deletes()),
+        ),
     }
 }
 

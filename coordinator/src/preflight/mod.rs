@@ -2,6 +2,7 @@
 //! the pure function in `judge.rs`. Run before anything is touched, and again right before the deployment is made.
 
 mod judge;
+mod leftovers;
 mod parameters;
 
 use engine::Failure;
@@ -12,6 +13,7 @@ use proto::side::{Endpoint, SideIdentity};
 use serde::{Deserialize, Serialize};
 
 pub use judge::judge;
+pub use leftovers::{Leftover, leftovers};
 pub use parameters::{Carried, Lost, carried_over};
 
 use crate::{
@@ -49,6 +51,8 @@ pub struct Finding {
 #[derive(Debug, Clone)]
 pub struct Facts {
     pub now: Timestamp,
+    /// The upgrade on whose behalf this was read; a deployment of its own is no finding. `None` before there is one.
+    pub run: Option<String>,
     pub cluster: Cluster,
     pub instances: Vec<Instance>,
     pub target: Result<Target, NoTarget>,
@@ -143,6 +147,7 @@ pub async fn gather(rds: &dyn Rds, spec: &UpgradeSpec, now: Timestamp) -> Result
     let groups = groups(rds, &cluster, &instances, target.as_ref().ok()).await?;
     Ok(Facts {
         now,
+        run: None,
         deployments: rds.deployments().await.map_err(|e| failed(doing("the deployments"), e))?,
         maintenance: rds.pending_maintenance().await.map_err(|e| failed(doing("the pending maintenance"), e))?,
         global: rds.global_clusters().await.map_err(|e| failed(doing("the global clusters"), e))?,

@@ -84,6 +84,12 @@ impl Names {
         self.derived("gi").into()
     }
 
+    /// Whether this is the name of a deployment of this run, whichever attempt's.
+    pub fn made(&self, name: &DeploymentName) -> bool {
+        let attempt = name.as_str().strip_prefix(self.derived("a").as_str());
+        attempt.is_some_and(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
+    }
+
     /// The deployment of one attempt, counted from 1.
     pub fn deployment(&self, attempt: u32) -> DeploymentName {
         self.derived(&format!("a{attempt}")).into()
@@ -172,6 +178,15 @@ mod tests {
         let long = "x".repeat(80);
         for run in ["", "-", "a--b", "-a", "a-", "A", "a_b", "0", "élan", "a b", "arn:aws:rds", &long, &long[..36]] {
             check(run);
+        }
+    }
+
+    #[test]
+    fn a_deployment_of_ours_is_known_by_its_derived_name() {
+        let names = Names::of("run-1");
+        assert!(names.made(&names.deployment(1)) && names.made(&names.deployment(12)));
+        for name in ["upgrade-pilot-run-1-a", "upgrade-pilot-run-1-ax", "upgrade-pilot-run-2-a1", "orders"] {
+            assert!(!names.made(&name.into()), "{name}");
         }
     }
 

@@ -77,6 +77,8 @@ codes! {
     OLD_TRANSACTIONS = "PU0041";
     /// Preflight found what keeps the upgrade from beginning.
     PREFLIGHT_BLOCKED = "PU0042";
+    /// An earlier upgrade of ours has left its deployment.
+    LEFTOVER_DEPLOYMENT = "PU0043";
 
     // --- AWS ---
     /// AWS was busy or did not answer a read.

@@ -2,6 +2,7 @@
 
 pub mod cleanup;
 pub mod codes;
+mod deletion;
 mod lag;
 pub mod post_provisioning;
 pub mod post_switchover;

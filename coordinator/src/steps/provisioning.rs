@@ -8,25 +8,22 @@ use engine::{Failure, Gate, Look, Reversal, Step, StepId, Unit, Wait};
 use jiff::Timestamp;
 use proto::{
     intent::{PurgePolicy, Targets, WatchWish},
-    jobs::FindLeftovers,
     side::Side,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
-    codes,
+    codes, deletion,
+    deletion::Doomed,
     lag::Steady,
-    prerequisites::{Prepared, Prerequisites, SHORT_JOB, examine, gate},
-    shared::{
-        Context, Recorded, SETTLE, asked_to_delete, fresh_job, ids, instances, our_tag, poll, publish,
-        recorded_cluster, targets, wish,
-    },
+    prerequisites::{Prepared, Prerequisites, examine, gate},
+    shared::{Context, Recorded, SETTLE, ids, instances, our_tag, poll, publish, recorded_cluster, targets, wish},
 };
 use crate::{
     preflight::{self, failed},
     rds::{
-        self, ClusterChange, Deployment, DeploymentId, DeploymentName, DeploymentStatus, EventQuery, Instance, LogFrom,
-        Names, NewDeployment, SourceType,
+        self, Deployment, DeploymentId, DeploymentName, DeploymentStatus, EventQuery, Instance, LogFrom, Names,
+        NewDeployment, SourceType,
     },
     spec::UpgradeSpec,
     world::Upgrade,
@@ -114,8 +111,16 @@ impl Step<Upgrade> for Provisioning {
         let calm =
             wish(cx.spec(), targets(prepared.production.clone(), &prepared.blue, None), WatchWish::default(), false);
         publish(cx, calm, SETTLE).await?;
-        delete_with_green(cx, &prepared).await?;
-        nothing_left_on_blue(cx).await
+        let doomed = Doomed {
+            name: &name(cx),
+            deployment: None,
+            owner: our_tag(cx),
+            blue: &prepared.blue,
+            object_only_once_switched: false,
+            green: cx.output_if_any::<Provisioning>().map(|provisioned| provisioned.green.resource_id),
+        };
+        deletion::delete_with_green(cx, &doomed).await?;
+        deletion::nothing_left_on_blue(cx).await
     }
 }
 
@@ -321,84 +326,4 @@ async fn green_of(cx: &Context<'_>, prepared: &Prepared, deployment: &Deployment
     }
     let all = instances(cx, &cluster.id).await?;
     Recorded::of(Side::Green, &cluster, &all)
-}
-
-/// Deletes the deployment with green: protection off on the exact green ARN only, never on what is recorded as blue.
-async fn delete_with_green(cx: &Context<'_>, prepared: &Prepared) -> Result<(), Failure> {
-    let rds = &*cx.world().rds;
-    let name = name(cx);
-    let deadline = Duration::from_secs(cx.spec().provisioning.seconds_max);
-    let wait = Wait { every: poll(cx.spec()), deadline, what: "the deployment and green to be deleted" };
-    let green = cx.output_if_any::<Provisioning>().map(|provisioned| provisioned.green.resource_id);
-    let green = std::sync::Mutex::new(green);
-    cx.until(wait, || async {
-        let found = rds.deployment_by_name(&name).await;
-        let deployment = found.map_err(|error| failed(format!("looking for deployment {name}"), error))?;
-        if let Some(deployment) = deployment {
-            let ours = our_tag(cx);
-            if deployment.tag(&ours.key) != Some(ours.value.as_str()) {
-                return Err(Failure::permanent(codes::NOT_OURS, format!("deployment {name} is not of this upgrade")));
-            }
-            if let Some(id) = delete_once(cx, prepared, &deployment).await? {
-                *green.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(id);
-            }
-            return Ok(Look::NotYet(format!("the deployment is {}", deployment.status)));
-        }
-        let green = green.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        let Some(green) = green else { return Ok(Look::There(())) };
-        let left = rds.cluster_by_resource(&green).await.map_err(|error| failed("looking for green", error))?;
-        Ok(match left {
-            Some(cluster) => Look::NotYet(format!("{} is {}", cluster.id, cluster.status)),
-            None => Look::There(()),
-        })
-    })
-    .await
-}
-
-/// One try at deleting; gives green's identity where it could be read.
-async fn delete_once(
-    cx: &Context<'_>,
-    prepared: &Prepared,
-    deployment: &Deployment,
-) -> Result<Option<rds::ClusterResourceId>, Failure> {
-    let rds = &*cx.world().rds;
-    if matches!(deployment.status, DeploymentStatus::Provisioning | DeploymentStatus::Deleting) {
-        return Ok(None);
-    }
-    let mut green = None;
-    if let Some(arn) = deployment.target_cluster() {
-        let doing = || format!("reading green {arn}");
-        if let Some(cluster) = rds::found(rds.cluster_by_arn(&arn).await).map_err(|error| failed(doing(), error))? {
-            if cluster.resource_id == prepared.blue.resource_id || arn == prepared.blue.arn {
-                return Err(Failure::permanent(codes::IDENTITY_CHANGED, doing()).because("it is recorded as blue"));
-            }
-            if cluster.deletion_protection {
-                let off = ClusterChange {
-                    deletion_protection: Some(false),
-                    apply_immediately: true,
-                    ..ClusterChange::default()
-                };
-                let answer = rds.modify_cluster(&cluster.id, &off).await;
-                answer.map_err(|error| failed(format!("turning deletion protection of {arn} off"), error))?;
-            }
-            green = Some(cluster.resource_id);
-        }
-    }
-    let deleting = rds.delete_deployment(&deployment.id, true).await;
-    asked_to_delete(deleting, format!("deleting deployment {}", deployment.id))?;
-    Ok(green)
-}
-
-/// No slot, publication or subscription of the deployment may be left on blue: a slot that is left fills its disk.
-async fn nothing_left_on_blue(cx: &Context<'_>) -> Result<(), Failure> {
-    let left = fresh_job(cx, "leftovers", Side::Blue, &FindLeftovers {}, SHORT_JOB).await?;
-    if left.is_empty() {
-        return Ok(());
-    }
-    let failure = Failure::permanent(codes::SLOT_LEFT, "looking for what the deployment left on blue");
-    Err(left.into_iter().fold(failure, |failure, leftover| {
-        let retained =
-            leftover.retained_bytes.map(|bytes| format!(", holding {bytes} bytes of WAL")).unwrap_or_default();
-        failure.because(format!("{} {}{retained}", leftover.kind, leftover.name))
-    }))
 }

@@ -88,8 +88,12 @@ fn timings() -> Timings {
 
 impl Stage {
     pub(crate) fn new(clock: Clock) -> Stage {
+        Stage::with(clock, NewCluster::named(CLUSTER, "14.12"))
+    }
+
+    pub(crate) fn with(clock: Clock, cluster: NewCluster) -> Stage {
         let aws = Fake::new(clock.clone(), timings());
-        let cluster = aws.add_cluster(NewCluster::named(CLUSTER, "14.12"));
+        let cluster = aws.add_cluster(cluster);
         let agents = FakeAgents::with(ARN, clock.clone(), &["agent-1", "agent-2"]);
         let metrics = cloudwatch::fake::Fake::new(clock.clone());
         let databases = Arc::default();

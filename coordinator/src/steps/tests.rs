@@ -6,7 +6,8 @@ use proto::report::Sessions;
 
 use super::testing::{CLUSTER, Stage, clock, cluster_of, spec};
 use crate::{
-    rds::fake::{Creation, Fault, Switching},
+    rds::fake::{Creation, Fault, NewCluster, Switching},
+    rds::{DeploymentId, Names, NewDeployment, Rds, Tag},
     steps::codes,
     world::Upgrade,
 };
@@ -229,6 +230,95 @@ async fn preflight_that_blocks_refuses_before_anything_is_touched() {
     let played = testing::play(stage.scene(impossible)).await;
     ended(&played, Outcome::Refused);
     assert!(stage.aws.calls().is_empty(), "{:?}", stage.aws.calls());
+}
+
+/// A cluster with a deployment that stands: somebody made it and went away. Green is protected as blue is.
+async fn with_a_deployment(name: crate::rds::DeploymentName, tags: Vec<Tag>) -> (Stage, DeploymentId) {
+    let mut cluster = NewCluster::named(CLUSTER, "14.12");
+    cluster.cluster_parameters.push(("rds.logical_replication".into(), "1".into()));
+    let stage = Stage::with(clock(), cluster);
+    let source = cluster_of(&stage.aws, CLUSTER).await.expect("blue").arn;
+    let new = NewDeployment {
+        name,
+        source,
+        target_version: "16.4".into(),
+        target_cluster_group: "default.aurora-postgresql16".into(),
+        target_instance_group: "default.aurora-postgresql16".into(),
+        tags,
+    };
+    let made = stage.aws.create_deployment(&new).await.expect("a deployment");
+    stage.clock.sleep(std::time::Duration::from_secs(60)).await;
+    (stage, made.id)
+}
+
+async fn left_by_an_earlier_upgrade() -> (Stage, DeploymentId) {
+    let earlier = Names::of("up-earlier");
+    with_a_deployment(earlier.deployment(2), vec![earlier.tag()]).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_upgrade_left_is_refused_by_name_until_its_deletion_is_asked_for() {
+    let (stage, left) = left_by_an_earlier_upgrade().await;
+    let began = stage.aws.calls().len();
+    let played = testing::play(stage.scene(spec())).await;
+    ended(&played, Outcome::Refused);
+    let (_, failure) = failures(&played.facts).pop().expect("a failure");
+    for said in ["PU0043", "upgrade up-earlier has left", left.as_str(), "--clean-leftovers"] {
+        assert!(failure.to_string().contains(said), "{said}: {failure}");
+    }
+    assert_eq!(stage.aws.calls().len(), began, "nothing was touched");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_upgrade_left_is_deleted_first_with_its_green_and_nothing_else() {
+    let (stage, left) = left_by_an_earlier_upgrade().await;
+    let green = stage.aws.deployment(&left).await.expect("it stands").target_cluster().expect("a green").cluster_id();
+    let began = stage.aws.calls().len();
+    let mut cleaning = spec();
+    cleaning.clean_leftovers = true;
+    let played = testing::play(stage.scene(cleaning)).await;
+    ended(&played, Outcome::Succeeded);
+    assert!(cluster_of(&stage.aws, green.as_str()).await.is_none(), "{green} is still there");
+    let calls: Vec<_> = stage.aws.calls().split_off(began).into_iter().filter(|call| call.acted).collect();
+    let of = |operation: &str| -> Vec<(usize, &str)> {
+        let calls = calls.iter().enumerate().filter(|(_, call)| call.operation == operation);
+        calls.map(|(at, call)| (at, call.target.as_str())).collect()
+    };
+    assert_eq!(of("DeleteBlueGreenDeployment")[0], (1, left.as_str()), "{calls:?}");
+    assert_eq!(of("ModifyDBCluster")[0], (0, green.as_str()), "protection goes off on its green only: {calls:?}");
+    assert!(of("CreateDBClusterSnapshot")[0].0 > 1, "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_of_somebody_else_is_never_deleted() {
+    // A tag alone does not make it ours: its name must be derived from the upgrade that the tag names.
+    for tags in [Vec::new(), vec![Names::of("up-earlier").tag()]] {
+        let (stage, theirs) = with_a_deployment("theirs".into(), tags).await;
+        let mut cleaning = spec();
+        cleaning.clean_leftovers = true;
+        let played = testing::play(stage.scene(cleaning)).await;
+        ended(&played, Outcome::Refused);
+        assert!(failures(&played.facts)[0].1.to_string().contains("PU0015"));
+        stage.aws.deployment(&theirs).await.expect("it still stands");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleting_what_was_left_passes_the_crash_matrix() {
+    let make = async || {
+        let (stage, _) = left_by_an_earlier_upgrade().await;
+        let mut cleaning = spec();
+        cleaning.clean_leftovers = true;
+        let mut scene = stage.scene(cleaning);
+        // The leftover itself does not come back, and may be there still or not.
+        let blue = stage.blue.clone();
+        scene.as_before = Box::new(move |_| match stage.aws.serving(&CLUSTER.into()) == Some(blue.clone()) {
+            true => Ok(()),
+            false => Err("production is not blue".to_owned()),
+        });
+        scene
+    };
+    testing::crash_matrix(make).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,11 +19,12 @@ pub use parameters::GroupNames;
 pub(crate) use parameters::delete_group;
 
 use super::{
-    codes,
+    codes, deletion,
+    deletion::Doomed,
     shared::{Context, Recorded, SETTLE, fresh_job, ids, job, our_tag, poll, publish, remembered, targets, wish},
 };
 use crate::{
-    preflight::{self, Facts, Finding, Preflight, Target, failed},
+    preflight::{self, Facts, Finding, Leftover, Preflight, Target, failed},
     rds::{self, Names, Rds, SnapshotId},
     spec::{self, UpgradeSpec},
     world::Upgrade,
@@ -69,6 +70,7 @@ impl Step<Upgrade> for Prerequisites {
         };
         let Start { blue, production, target, from_version, .. } = start.clone();
         cx.world().agents.aim(targets(production.clone(), &blue, None));
+        delete_leftovers(cx, &start).await?;
         let snapshot = snapshot(cx, &start).await?;
         job(cx, "install-schema", Side::Blue, &InstallSchema { upgrade: cx.run_id().to_string() }, SHORT_JOB).await?;
         replica_identities(cx).await?;
@@ -149,6 +151,9 @@ pub(super) struct Start {
     pub(super) settings: std::collections::BTreeMap<String, String>,
     /// The groups that the user has on the cluster and on its writer.
     pub(super) users: parameters::UserGroups,
+    /// What earlier upgrades left, to be deleted first.
+    #[serde(default)]
+    pub(super) leftovers: Vec<Leftover>,
 }
 
 async fn started(cx: &Context<'_>) -> Result<Start, Failure> {
@@ -164,13 +169,15 @@ async fn started(cx: &Context<'_>) -> Result<Start, Failure> {
         from_version: facts.cluster.engine_version.to_string(),
         databases: inspection.databases.len() as u64,
         users: parameters::UserGroups::of(&facts),
+        leftovers: preflight::leftovers(&facts),
         settings: inspection.settings,
     })
 }
 
 /// AWS's facts and the lead agent's, read now.
 pub(crate) async fn examine(cx: &Context<'_>) -> Result<(Facts, Inspection), Failure> {
-    let facts = preflight::gather(&*cx.world().rds, cx.spec(), cx.clock().now()).await?;
+    let mut facts = preflight::gather(&*cx.world().rds, cx.spec(), cx.clock().now()).await?;
+    facts.run = Some(cx.run_id().to_string());
     let (production, blue) = preflight::blue_side(&facts)?;
     let agents = &cx.world().agents;
     if agents.targets().is_none() {
@@ -179,6 +186,31 @@ pub(crate) async fn examine(cx: &Context<'_>) -> Result<(Facts, Inspection), Fai
     let body = Inspect { queries: cx.spec().verify.queries.clone() };
     let inspection = fresh_job(cx, "inspect", Side::Blue, &body, SHORT_JOB).await?;
     Ok((facts, inspection))
+}
+
+/// Only what preflight has shown, only when it was asked for, and nothing of it may stay on blue.
+async fn delete_leftovers(cx: &Context<'_>, start: &Start) -> Result<(), Failure> {
+    if start.leftovers.is_empty() || !cx.spec().clean_leftovers {
+        return Ok(());
+    }
+    for leftover in &start.leftovers {
+        let doomed = Doomed {
+            name: &leftover.name,
+            deployment: Some(&leftover.deployment),
+            owner: Names::of(&leftover.upgrade).tag(),
+            blue: &start.blue,
+            object_only_once_switched: true,
+            green: None,
+        };
+        cx.effect(
+            &format!("leftover-{}", leftover.deployment),
+            async { Ok(()) },
+            |()| deletion::is_gone(cx, &doomed),
+            |()| deletion::delete_with_green(cx, &doomed),
+        )
+        .await?;
+    }
+    deletion::nothing_left_on_blue(cx).await
 }
 
 async fn snapshot(cx: &Context<'_>, start: &Start) -> Result<SnapshotId, Failure> {
