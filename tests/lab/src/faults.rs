@@ -43,6 +43,12 @@ pub enum Fault {
     /// Before the next switchover the servers are really brought into the state that this guardrail refuses, and out of it
     /// again after it has.
     Guardrail { guardrail: Guardrail },
+    /// What servers tell about a deployment changes this much later than it should, as long as it is planned.
+    StatusLate { millis: u64 },
+    /// Servers tell nothing of deployments, as long as it is planned.
+    StatusAbsent,
+    /// Servers tell at most this status of deployments, as long as it is planned.
+    StatusStuck { status: crate::status::Status },
     /// CloudWatch answers this many bytes more than the slots show.
     ReportedLag { bytes: u64 },
     /// Green really applies nothing in any live deployment, as long as it is planned: its tables are locked.

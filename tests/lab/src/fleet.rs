@@ -24,7 +24,7 @@ pub use self::server::{Admin, Server, Stop};
 
 use self::conf::Conf;
 use self::process::Program;
-use crate::roles::Identity;
+use crate::status::Identity;
 
 /// What can go wrong with servers.
 #[expect(clippy::error_impl_error, reason = "types do not repeat their module")]

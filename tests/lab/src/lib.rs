@@ -15,6 +15,7 @@ pub mod mechanics;
 pub mod roles;
 pub mod scenario;
 pub mod settings;
+pub mod status;
 mod wire;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! What RDS does to rights: a master who is no superuser, stand-ins for RDS's own roles and for Aurora's functions, and what
-//! the agents' role may do. Never hands out a superuser.
+//! What RDS does to rights: a master who is no superuser, stand-ins for RDS's own roles, and what the agents' role may do.
+//! Never hands out a superuser.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_postgres::{Client, NoTls};
 
 use crate::fleet::{Error, Server};
+use crate::status::{self, Flavour};
 
 /// The master user of every cluster.
 pub const MASTER: &str = "postgres";
@@ -21,30 +22,6 @@ pub const AGENT_PASSWORD: &str = "lab-agent";
 const PRESENCE_EVERY: Duration = Duration::from_secs(2);
 const PRESENCE_HOLDS: Duration = Duration::from_millis(15);
 
-/// What a server answers about itself and its cluster. Written into its configuration, so standbys have their own.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Identity {
-    /// `aurora_db_instance_identifier()`.
-    pub instance: String,
-    /// `aurora_replica_status()`: instance identifier and whether it is the writer.
-    pub topology: Vec<(String, bool)>,
-    /// `get_blue_green_fast_switchover_metadata(text)`; empty without a deployment.
-    pub blue_green: Vec<MetadataRow>,
-}
-
-/// A row of `get_blue_green_fast_switchover_metadata`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MetadataRow {
-    /// Host of an endpoint.
-    pub endpoint: String,
-    /// Its port.
-    pub port: u16,
-    /// `BLUE_GREEN_DEPLOYMENT_SOURCE` or `…_TARGET`.
-    pub role: String,
-    /// `AVAILABLE`, `SWITCHOVER_INITIATED`, …
-    pub status: String,
-}
-
 /// The password of the replication role: made anew by every lab process and stored nowhere but in the servers. Servers
 /// outlive a process only as orphans, which are ended.
 pub(crate) fn replication_password() -> &'static str {
@@ -57,6 +34,9 @@ pub(crate) fn replication_password() -> &'static str {
 /// # Errors
 /// When the server does not answer or refuses.
 pub async fn establish(server: &Server) -> Result<(), Error> {
+    if server.identity().flavour == Flavour::Rds {
+        status::offer_rds_tools(server)?;
+    }
     let admin = server.admin("postgres").await?;
     let repl = replication_password();
     let text = format!(
@@ -87,7 +67,7 @@ pub async fn establish(server: &Server) -> Result<(), Error> {
         .map_err(Error::sql("opening template0"))?;
     for database in ["template0", "template1", "postgres", "rdsadmin"] {
         let session = server.admin(database).await?;
-        furnish(&session).await?;
+        furnish(server, &session).await?;
         session.batch_execute(HEARTBEAT).await.map_err(Error::sql("making the heartbeat's table"))?;
     }
     admin
@@ -106,7 +86,7 @@ pub async fn after_upgrade(server: &Server) -> Result<(), Error> {
     let rows = admin.query("select datname::text from pg_database where datallowconn", &[]).await;
     for row in rows.map_err(Error::sql("listing databases"))? {
         let session = server.admin(row.get(0)).await?;
-        furnish(&session).await?;
+        furnish(server, &session).await?;
         session
             .batch_execute(crate::install::EXTENSION_RIGHTS)
             .await
@@ -136,31 +116,12 @@ async fn predefined_roles(admin: &Client) -> Result<(), Error> {
     Ok(())
 }
 
-/// Aurora's functions, in one database. They read the server's configuration, so a standby and a renamed server answer for
-/// themselves; in `pg_catalog`, where no dump and no upgrade carries them.
-async fn furnish(session: &Client) -> Result<(), Error> {
-    session.batch_execute(FUNCTIONS).await.map_err(Error::sql("making the provider's functions"))
+/// The provider's functions and views of `pg_catalog`, in one database.
+async fn furnish(server: &Server, session: &Client) -> Result<(), Error> {
+    status::furnish(session, server.identity().flavour).await?;
+    let grant = "grant execute on function pg_catalog.pg_show_replication_origin_status() to rds_superuser";
+    session.batch_execute(grant).await.map_err(Error::sql("granting a look at replication origins"))
 }
-
-const FUNCTIONS: &str = r"
-set allow_system_table_mods = on;
-set client_min_messages = warning;
-create or replace function pg_catalog.aurora_db_instance_identifier() returns text language sql stable
-  as $$select pg_catalog.current_setting('rdslab.instance', true)$$;
-create or replace function pg_catalog.aurora_version() returns text language sql stable
-  as $$select pg_catalog.split_part(pg_catalog.current_setting('server_version'), ' ', 1)$$;
-create or replace function pg_catalog.aurora_replica_status(out server_id text, out session_id text, out cpu real,
-    out replica_lag_in_msec real, out last_update_timestamp timestamptz) returns setof record language sql stable
-  as $$select t.id, case when t.writer then 'MASTER_SESSION_ID' else pg_catalog.md5(t.id) end, 1::real, 0::real, pg_catalog.clock_timestamp()
-    from pg_catalog.json_to_recordset(pg_catalog.current_setting('rdslab.topology')::json) as t(id text, writer bool)$$;
-create or replace function pg_catalog.get_blue_green_fast_switchover_metadata(client text, out version text, out endpoint text,
-    out port int, out role text, out status text) returns setof record language sql stable
-  as $$select '1.0'::text, b.endpoint, b.port, b.role, b.status
-    from pg_catalog.json_to_recordset(pg_catalog.current_setting('rdslab.blue_green')::json)
-      as b(endpoint text, port int, role text, status text)$$;
-grant execute on function pg_catalog.pg_show_replication_origin_status() to rds_superuser;
-reset allow_system_table_mods;
-";
 
 /// The provider's own table in every database, there from the beginning: green's completeness is read from it.
 const HEARTBEAT: &str = "
@@ -201,28 +162,6 @@ pub async fn join_owners(server: &Server) -> Result<(), Error> {
         session.batch_execute(&grant).await.map_err(Error::sql(format!("granting create on {database}")))?;
     }
     Ok(())
-}
-
-/// Changes what the server answers about itself. Sessions see it with their next statement once this returns; a server that
-/// does not run answers so when it starts.
-///
-/// # Errors
-/// When the configuration cannot be written or the server does not answer.
-pub async fn identify(server: &Server, identity: Identity) -> Result<(), Error> {
-    if server.identity() == identity {
-        return Ok(());
-    }
-    server.set_identity(identity)?;
-    if server.is_running() { server.reload().await } else { Ok(()) }
-}
-
-/// As [`identify`], without telling a running server yet: it answers so after its next reload. For the move of a switchover,
-/// which reloads every member anyway.
-///
-/// # Errors
-/// When the configuration cannot be written.
-pub fn prepare_identity(server: &Server, identity: Identity) -> Result<(), Error> {
-    server.set_identity(identity)
 }
 
 /// The provider's own session, there as long as the server runs: it holds a transaction id for moments.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::faults::Planned;
 use crate::scenario::Scenario;
+use crate::status::Flavour;
 
 /// The one AWS account that the lab knows.
 pub const ACCOUNT: &str = "123456789012";
@@ -71,6 +72,16 @@ pub struct Timings {
     pub modify: Duration,
     /// Before members of a running switchover show `SWITCHOVER_IN_PROGRESS`.
     pub member_lag: Duration,
+    /// Least time from the call, or from `SWITCHOVER_INITIATED` as servers tell it, to writes being stopped.
+    pub initiated: Duration,
+    /// From writes being stopped, which is `SWITCHOVER_IN_PROGRESS`, to connections being dropped.
+    pub drop_delay: Duration,
+    /// Least time from writes being stopped to green taking them, which is `SWITCHOVER_IN_POST_PROCESSING`.
+    pub window: Duration,
+    /// From green taking writes to its members telling that they have blue's names.
+    pub topology_delay: Duration,
+    /// How long green's row stays after `SWITCHOVER_COMPLETED`, which comes with the names.
+    pub rows_stay: Duration,
     /// From green taking writes to the deployment saying `SWITCHOVER_COMPLETED`.
     pub completed_delay: Duration,
     /// From green taking writes to the endpoints' names leading there.
@@ -98,6 +109,11 @@ impl Timings {
             snapshot: none,
             modify: none,
             member_lag: none,
+            initiated: none,
+            drop_delay: none,
+            window: none,
+            topology_delay: none,
+            rows_stay: none,
             completed_delay: none,
             names_delay: none,
             cloudwatch_delay: none,
@@ -117,6 +133,11 @@ impl Timings {
             snapshot: Duration::from_millis(200),
             modify: Duration::from_millis(50),
             member_lag: Duration::from_millis(100),
+            initiated: Duration::from_millis(50),
+            drop_delay: Duration::from_millis(50),
+            window: Duration::from_millis(150),
+            topology_delay: Duration::from_millis(50),
+            rows_stay: Duration::from_millis(500),
             completed_delay: Duration::from_millis(300),
             names_delay: Duration::from_millis(100),
             cloudwatch_delay: Duration::from_millis(500),
@@ -136,6 +157,11 @@ impl Timings {
             snapshot: Duration::from_secs(20),
             modify: Duration::from_secs(5),
             member_lag: Duration::from_secs(11),
+            initiated: Duration::from_secs(2),
+            drop_delay: Duration::from_millis(200),
+            window: Duration::from_millis(2500),
+            topology_delay: Duration::from_secs(10),
+            rows_stay: Duration::from_secs(44),
             completed_delay: Duration::from_secs(60),
             names_delay: Duration::from_secs(15),
             cloudwatch_delay: Duration::from_secs(120),
@@ -151,10 +177,12 @@ impl Timings {
         ["zero", "short", "real", "jdbc-2025-11", "jdbc-2025-04", "python-2025-07", "node-2025-04"];
 
     /// A set by its name. The dated ones are `real` with the moments of a switchover as the maintainers of AWS's drivers have
-    /// published them, counted from the first write that green takes.
-    #[must_use]
+    /// published, those after the first write that green takes counted from it.    #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        let published = |names: u64, completed: u64| Self {
+        let published = |[initiated, window, topology, names, completed]: [u64; 5]| Self {
+            initiated: Duration::from_millis(initiated),
+            window: Duration::from_millis(window),
+            topology_delay: Duration::from_millis(topology),
             names_delay: Duration::from_millis(names),
             completed_delay: Duration::from_millis(completed),
             ..Self::real()
@@ -163,10 +191,11 @@ impl Timings {
             "zero" => Self::zero(),
             "short" => Self::short(),
             "real" => Self::real(),
-            "jdbc-2025-11" => published(30_027, 62_294),
-            "jdbc-2025-04" => published(10_970, 86_770),
-            "python-2025-07" => published(16_100, 51_300),
-            "node-2025-04" => published(31_100, 129_100),
+            "jdbc-2025-11" => published([7_418, 3_090, 13_585, 30_027, 62_294]),
+            // When members took blue's names was not published with this one.
+            "jdbc-2025-04" => published([830, 1_830, 10_000, 10_970, 86_770]),
+            "python-2025-07" => published([2_280, 2_500, 7_400, 16_100, 51_300]),
+            "node-2025-04" => published([2_600, 7_400, 18_500, 31_100, 129_100]),
             _ => return None,
         })
     }
@@ -180,6 +209,11 @@ impl Timings {
             snapshot,
             modify,
             member_lag,
+            initiated,
+            drop_delay,
+            window,
+            topology_delay,
+            rows_stay,
             completed_delay,
             names_delay,
             cloudwatch_delay,
@@ -194,6 +228,11 @@ impl Timings {
             ("snapshot", snapshot),
             ("modify", modify),
             ("member_lag", member_lag),
+            ("initiated", initiated),
+            ("drop_delay", drop_delay),
+            ("window", window),
+            ("topology_delay", topology_delay),
+            ("rows_stay", rows_stay),
             ("completed_delay", completed_delay),
             ("names_delay", names_delay),
             ("cloudwatch_delay", cloudwatch_delay),
@@ -229,6 +268,8 @@ pub struct ClusterSettings {
     pub deletion_protection: bool,
     /// Tags of the cluster and its instances.
     pub tags: Vec<(String, String)>,
+    /// What its servers tell about themselves, and how: as Aurora does, or as RDS for PostgreSQL.
+    pub flavour: Flavour,
 }
 
 impl ClusterSettings {
@@ -246,6 +287,7 @@ impl ClusterSettings {
             instance_class: "db.r6g.large".to_owned(),
             deletion_protection: false,
             tags: Vec::new(),
+            flavour: Flavour::Aurora,
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::cloud::params::Params;
 use crate::cloud::state::{Cluster, Deployment, Member, Plan, State, cluster_arn, family, instance_arn, major_of};
 use crate::cloud::{Cloud, deletion, parameters, provision, state_id, switchover, tags, versions};
 use crate::faults::Fault;
+use crate::status::life::{self, Story};
 use crate::wire::xml::Element;
 
 const TASKS: [&str; 3] =
@@ -52,7 +53,7 @@ pub(crate) async fn create(cloud: &Cloud, params: &Params) -> Answer<Option<Elem
             tags: params.tags(),
             degraded: None,
             plan,
-            metadata: None,
+            story: Story::default(),
             live: None,
         };
         let answer = element(&deployment);
@@ -302,9 +303,9 @@ pub(crate) fn delete(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> 
     let deployment = state.deployment_mut(&identifier)?;
     deployment.status = "DELETING".to_owned();
     deployment.deleted = Some(now);
-    deployment.metadata = None;
     let answer = element(deployment);
     drop(state);
+    life::enter(cloud, &identifier, None);
     let task = cloud.clone();
     let switched = status == "SWITCHOVER_COMPLETED";
     cloud.spawn(async move { remove(&task, &identifier, with_target, switched).await });
@@ -337,7 +338,7 @@ async fn remove(cloud: &Cloud, identifier: &str, with_target: bool, switched: bo
         state.deployment_event(now, identifier, "deletion", "Blue/green deployment deleted.");
     }
     let sides: Vec<&str> = std::iter::once(blue.as_str()).chain(green.as_deref()).collect();
-    crate::cloud::servers::identify(cloud, &sides).await;
+    life::tell(cloud, &sides);
 }
 
 /// A `BlueGreenDeployment`.

@@ -10,6 +10,7 @@ use crate::cloud::params::Params;
 use crate::cloud::state::{State, family};
 use crate::cloud::{Cloud, describe, servers};
 use crate::mechanics::{Side, green, replica};
+use crate::status::life;
 use crate::wire::xml::Element;
 
 pub(crate) fn modify(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> {
@@ -141,7 +142,7 @@ pub(crate) async fn fail_over(cloud: &Cloud, id: &str, reader: usize) -> anyhow:
         live.replace_side(&side);
         green::repoint(&live.sides()).await?;
     }
-    servers::identify(cloud, &[id]).await;
+    life::tell(cloud, &[id]);
     Ok(())
 }
 
@@ -164,18 +165,21 @@ pub(crate) fn promote(cloud: &Cloud, params: &Params) -> Answer<Option<Element>>
         return Err(Refusal::cluster_state(format!("DB cluster {identifier} is not in available state")));
     }
     let id = cluster.id.clone();
-    let mut live = None;
+    let (mut live, mut broken) = (None, None);
     if let Some(deployment) = state.deployments.values_mut().find(|d| d.green.as_ref() == Some(&id)) {
         deployment.status = "INVALID_CONFIGURATION".to_owned();
         deployment.details = Some(format!("The target cluster {identifier} was promoted."));
-        deployment.metadata = None;
         live = deployment.live.take();
+        broken = Some(deployment.identifier.clone());
     }
     if let Some(cluster) = state.clusters.get_mut(&id) {
         cluster.source = None;
     }
     let answer = describe::cluster(cloud, &state, state.cluster(&identifier)?);
     drop(state);
+    if let Some(deployment) = broken {
+        life::enter(cloud, &deployment, None);
+    }
     let task = cloud.clone();
     cloud.spawn(async move {
         if let Some(live) = live
@@ -183,7 +187,6 @@ pub(crate) fn promote(cloud: &Cloud, params: &Params) -> Answer<Option<Element>>
         {
             tracing::warn!(error = format!("{error:#}"), "a promoted green was not freed");
         }
-        servers::identify(&task, &[&id]).await;
     });
     Ok(Some(Element::new("").child(answer)))
 }

@@ -8,11 +8,12 @@ use anyhow::Context;
 use crate::cloud::network::{Doors, Network};
 use crate::cloud::parameters::{after_restart, merged};
 use crate::cloud::state::{Cluster, Group, Instance, Replication, Tags, UserValue, family};
-use crate::cloud::{Cloud, catalogue, servers, state_id};
+use crate::cloud::{Cloud, catalogue, state_id};
 use crate::fleet::{Node, Server};
 use crate::mechanics::{Side, replica};
-use crate::roles::{self, Identity};
+use crate::roles;
 use crate::settings::{AGENT_PASSWORD, AGENT_USER, ClusterSettings, MASTER_PASSWORD, MASTER_USER};
+use crate::status::{Identity, life};
 use crate::{ClusterHandle, LabError};
 
 /// Makes a cluster and returns when it serves.
@@ -48,7 +49,12 @@ async fn make(cloud: &Cloud, settings: ClusterSettings) -> anyhow::Result<Cluste
             address: network.address()?,
             port: network.port,
             parameters: applied.clone(),
-            identity: Identity { instance: name.clone(), topology: topology.clone(), blue_green: Vec::new() },
+            identity: Identity {
+                instance: name.clone(),
+                topology: topology.clone(),
+                flavour: settings.flavour,
+                ..Identity::default()
+            },
         });
     }
     let mut nodes = nodes.into_iter();
@@ -67,8 +73,8 @@ async fn make(cloud: &Cloud, settings: ClusterSettings) -> anyhow::Result<Cluste
     let doors = Doors::open(&network, &side).await.context("opening the endpoints")?;
     let made = Made { identifier, version, cluster_group, instance_group, applied, names, network, doors, side };
     let handle = made.handle(&settings);
-    made.enter(cloud, &settings);
-    servers::identify(cloud, &[]).await;
+    let id = made.enter(cloud, &settings);
+    life::tell(cloud, &[&id]);
     Ok(handle)
 }
 
@@ -101,7 +107,7 @@ impl Made {
         }
     }
 
-    fn enter(self, cloud: &Cloud, settings: &ClusterSettings) {
+    fn enter(self, cloud: &Cloud, settings: &ClusterSettings) -> String {
         let now = cloud.clock().now();
         let id = cluster_id();
         let tags: Tags = settings.tags.iter().cloned().collect();
@@ -123,6 +129,7 @@ impl Made {
             id: id.clone(),
             identifier: self.identifier.clone(),
             version: self.version.to_owned(),
+            flavour: settings.flavour,
             status: "available".to_owned(),
             group: self.cluster_group,
             writer: members.next().unwrap_or_default(),
@@ -137,7 +144,8 @@ impl Made {
             storage: None,
         };
         state.cluster_event(now, &self.identifier, "creation", "DB cluster created");
-        state.clusters.insert(id, cluster);
+        state.clusters.insert(id.clone(), cluster);
+        id
     }
 }
 

@@ -19,13 +19,13 @@ mod parameters;
 pub(crate) mod params;
 pub(crate) mod provision;
 #[cfg(test)]
-mod real_tests;
+pub(crate) mod real_tests;
 #[cfg(test)]
 mod real_trouble;
 pub mod requests;
 mod servers;
 mod snapshots;
-mod state;
+pub(crate) mod state;
 mod switchover;
 mod tags;
 mod trouble;

@@ -7,14 +7,14 @@ use anyhow::Context;
 
 use crate::cloud::network::Doors;
 use crate::cloud::state::{Cluster, Deployment, Instance, Replication, State, cluster_arn, instance_arn, major_of};
-use crate::cloud::{Cloud, clusters, create, instances, parameters, servers, state_id};
+use crate::cloud::{Cloud, clusters, create, instances, parameters, state_id};
 use crate::faults::{Fault, Moment};
 use crate::fleet::{Admin, Node};
 use crate::mechanics::green::{self, BuildFailed, Stage};
 use crate::mechanics::health::{self, Baseline, ChangeKind};
 use crate::mechanics::{Side, Sides};
-use crate::roles::Identity;
 use crate::settings::REGION;
+use crate::status::{Identity, Status, life};
 
 /// A green that replicates.
 pub(crate) struct Live {
@@ -129,7 +129,12 @@ async fn draw(cloud: &Cloud, identifier: &str) -> anyhow::Result<Blueprint> {
             address: blue.network.address()?,
             port: blue.network.port,
             parameters: settings.clone(),
-            identity: Identity { instance: name.clone(), topology: topology.clone(), blue_green: Vec::new() },
+            identity: Identity {
+                instance: name.clone(),
+                topology: topology.clone(),
+                flavour: blue.flavour,
+                ..Identity::default()
+            },
         });
     }
     let mut nodes = nodes.into_iter();
@@ -160,7 +165,7 @@ fn enter_green(cloud: &Cloud, identifier: &str, blueprint: &Blueprint) {
     };
     let Some(of) = state.clusters.get(&blue) else { return };
     let (network, tags, clone_group) = (Arc::clone(&of.network), of.tags.clone(), of.clone_group.clone());
-    let (source, protection, class) = (of.arn(), of.deletion_protection, class_of(&state, of));
+    let (source, protection, class, flavour) = (of.arn(), of.deletion_protection, class_of(&state, of), of.flavour);
     let nodes = std::iter::once(&blueprint.plan.writer).chain(&blueprint.plan.readers);
     let mut members = Vec::new();
     for (tier, (name, node)) in blueprint.names.iter().zip(nodes).enumerate() {
@@ -193,6 +198,7 @@ fn enter_green(cloud: &Cloud, identifier: &str, blueprint: &Blueprint) {
         id: blueprint.cluster.clone(),
         identifier: blueprint.identifier.clone(),
         version: blueprint.version.clone(),
+        flavour,
         status: "creating".to_owned(),
         group: plan.cluster_group,
         writer: members.next().unwrap_or_default(),
@@ -263,7 +269,7 @@ async fn ready(
     };
     let doors = Doors::open(&network, &sides.green).await.context("opening green's endpoints")?;
     let now = cloud.clock().now();
-    let blue = {
+    {
         let mut state = cloud.state();
         let cluster = state.clusters.get_mut(&blueprint.cluster).context("green is gone")?;
         cluster.doors = Some(doors);
@@ -283,10 +289,8 @@ async fn ready(
         deployment.members.iter_mut().for_each(|m| m.status = "AVAILABLE");
         deployment.tasks.iter_mut().for_each(|t| t.1 = "COMPLETED");
         deployment.live = Some(live);
-        deployment.metadata = Some("AVAILABLE");
-        deployment.blue.clone()
-    };
-    servers::identify(cloud, &[&blue, &blueprint.cluster]).await;
+    }
+    life::enter(cloud, identifier, Some(Status::Available));
     let early = cloud.faults().take(|f| matches!(f, Fault::AvailableTooEarly { .. }));
     if let (Some(Fault::AvailableTooEarly { millis }), Some(name)) = (early, blueprint.names.first()) {
         instances::show_status(cloud, name, "modifying", std::time::Duration::from_millis(millis));

@@ -15,11 +15,11 @@ use crate::settings::{ClusterSettings, Settings, Timings};
 use crate::wire::xml::Element;
 use crate::{ClusterHandle, Lab};
 
-pub(super) async fn lab(timings: Timings) -> Lab {
+pub(crate) async fn lab(timings: Timings) -> Lab {
     Lab::start(Settings { timings, ..Settings::default() }).await.expect("the lab starts")
 }
 
-pub(super) fn source(identifier: &str, major: u32) -> ClusterSettings {
+pub(crate) fn source(identifier: &str, major: u32) -> ClusterSettings {
     let logical = [("rds.logical_replication", "1"), ("log_statement", "ddl")];
     ClusterSettings {
         databases: vec!["orders".into()],
@@ -34,12 +34,12 @@ async fn try_call(lab: &Lab, action: &str, form: &[(&str, &str)]) -> Result<Valu
     Ok(answer.as_ref().map_or(Value::Null, Element::as_json))
 }
 
-pub(super) async fn call(lab: &Lab, action: &str, form: &[(&str, &str)]) -> Value {
+pub(crate) async fn call(lab: &Lab, action: &str, form: &[(&str, &str)]) -> Value {
     try_call(lab, action, form).await.unwrap_or_else(|refusal| panic!("{action} was refused: {refusal}"))
 }
 
 /// Looks until `there`; says what was last seen when it never is.
-pub(super) async fn until<T, F: Future<Output = (bool, T)>>(what: &str, mut look: impl FnMut() -> F) -> T
+pub(crate) async fn until<T, F: Future<Output = (bool, T)>>(what: &str, mut look: impl FnMut() -> F) -> T
 where
     T: std::fmt::Debug,
 {
@@ -54,12 +54,12 @@ where
     }
 }
 
-pub(super) async fn deployment(lab: &Lab, id: &str) -> Value {
+pub(crate) async fn deployment(lab: &Lab, id: &str) -> Value {
     let answer = call(lab, "DescribeBlueGreenDeployments", &[("BlueGreenDeploymentIdentifier", id)]).await;
     answer["BlueGreenDeployments"][0].clone()
 }
 
-pub(super) async fn status_is(lab: &Lab, id: &str, wanted: &str) -> Value {
+pub(crate) async fn status_is(lab: &Lab, id: &str, wanted: &str) -> Value {
     until(wanted, || async {
         let found = deployment(lab, id).await;
         let bad = found["Status"] == "INVALID_CONFIGURATION" && wanted != "INVALID_CONFIGURATION";
@@ -70,7 +70,7 @@ pub(super) async fn status_is(lab: &Lab, id: &str, wanted: &str) -> Value {
 }
 
 /// Makes a deployment to `major` and returns its identifier once it is AVAILABLE.
-pub(super) async fn deployed(lab: &Lab, cluster: &ClusterHandle, major: u32) -> String {
+pub(crate) async fn deployed(lab: &Lab, cluster: &ClusterHandle, major: u32) -> String {
     let id = begun(lab, cluster, major).await;
     status_is(lab, &id, "AVAILABLE").await;
     id
@@ -83,12 +83,12 @@ async fn begun(lab: &Lab, cluster: &ClusterHandle, major: u32) -> String {
     answer["BlueGreenDeployment"]["BlueGreenDeploymentIdentifier"].as_str().expect("an identifier").to_owned()
 }
 
-pub(super) async fn switch(lab: &Lab, id: &str) {
+pub(crate) async fn switch(lab: &Lab, id: &str) {
     call(lab, "SwitchoverBlueGreenDeployment", &[("BlueGreenDeploymentIdentifier", id), ("SwitchoverTimeout", "60")])
         .await;
 }
 
-pub(super) async fn connect(
+pub(crate) async fn connect(
     host: std::net::IpAddr,
     cluster: &ClusterHandle,
     database: &str,

@@ -1,4 +1,4 @@
-//! Where parameters and names reach the real servers: reloads, restarts, and what a server answers about itself.
+//! Where parameters reach the real servers: reloads and restarts.
 
 use std::sync::Arc;
 
@@ -9,7 +9,6 @@ use crate::cloud::groups::Kind;
 use crate::cloud::parameters;
 use crate::cloud::state::{InstanceId, State};
 use crate::fleet::Server;
-use crate::roles::{self, Identity, MetadataRow};
 
 /// Notes on every member that uses the group that it changed: `pending-reboot` if something waits for a restart.
 pub(crate) fn group_changed(state: &mut State, kind: Kind, name: &str, waits: bool) {
@@ -118,52 +117,4 @@ fn status_of(kind: Kind, instance: &mut crate::cloud::state::Instance) -> &mut S
         Kind::Cluster => &mut instance.cluster_group_status,
         Kind::Instance => &mut instance.group_status,
     }
-}
-
-/// What each member of these clusters answers about itself now.
-pub(crate) fn identities(state: &State, clusters: &[&str]) -> Vec<(Arc<Server>, Identity)> {
-    let mut all = Vec::new();
-    for cluster in clusters.iter().filter_map(|id| state.clusters.get(*id)) {
-        let rows = metadata(state, &cluster.id);
-        let members: Vec<_> = cluster.members().filter_map(|id| state.instances.get(id)).collect();
-        let topology: Vec<(String, bool)> =
-            members.iter().map(|i| (i.identifier.clone(), i.id == cluster.writer)).collect();
-        for instance in members {
-            let Some(server) = &instance.server else { continue };
-            let identity = Identity {
-                instance: instance.identifier.clone(),
-                topology: topology.clone(),
-                blue_green: rows.clone(),
-            };
-            all.push((Arc::clone(server), identity));
-        }
-    }
-    all
-}
-
-/// The rows of the fast-switchover function on a side of a deployment: the writers' endpoints of both.
-fn metadata(state: &State, cluster: &str) -> Vec<MetadataRow> {
-    let sides = |d: &&crate::cloud::state::Deployment| d.blue == cluster || d.green.as_deref() == Some(cluster);
-    let Some(deployment) = state.deployments.values().find(sides) else { return Vec::new() };
-    let Some(status) = deployment.metadata else { return Vec::new() };
-    let row = |id: &str, role: &str| {
-        let cluster = state.clusters.get(id)?;
-        let doors = cluster.doors.as_ref()?;
-        let endpoint = doors.writer.address().ip().to_string();
-        Some(MetadataRow { endpoint, port: cluster.network.port, role: role.to_owned(), status: status.to_owned() })
-    };
-    let source = row(&deployment.blue, "BLUE_GREEN_DEPLOYMENT_SOURCE").filter(|_| status != "SWITCHOVER_COMPLETED");
-    let target = deployment.green.as_deref().and_then(|green| row(green, "BLUE_GREEN_DEPLOYMENT_TARGET"));
-    source.into_iter().chain(target).collect()
-}
-
-/// Tells the servers of these clusters who they are. A server that is down is told by its configuration.
-pub(crate) async fn identify(cloud: &Cloud, clusters: &[&str]) {
-    let all = identities(&cloud.state(), clusters);
-    let told = all.into_iter().map(|(server, identity)| async move {
-        if let Err(error) = roles::identify(&server, identity).await {
-            tracing::warn!(server = server.name(), error = error.chain(), "a server was not told who it is");
-        }
-    });
-    futures_util::future::join_all(told).await;
 }

@@ -12,6 +12,8 @@ use crate::cloud::errors::{Answer, Refusal};
 use crate::cloud::network::{Doors, Network};
 use crate::fleet::Server;
 use crate::settings::{ACCOUNT, REGION};
+use crate::status::Flavour;
+use crate::status::life::Story;
 
 pub(crate) type Tags = BTreeMap<String, String>;
 /// `cluster-…`: a cluster for life.
@@ -36,6 +38,7 @@ pub(crate) struct Cluster {
     pub(crate) identifier: String,
     /// `14.23`.
     pub(crate) version: String,
+    pub(crate) flavour: Flavour,
     pub(crate) status: String,
     pub(crate) group: String,
     pub(crate) writer: InstanceId,
@@ -171,8 +174,8 @@ pub(crate) struct Deployment {
     /// Why replication to green is broken, once it is: only a new deployment cures it.
     pub(crate) degraded: Option<String>,
     pub(crate) plan: Plan,
-    /// The status that the fast-switchover function tells on both sides; `None`: no rows.
-    pub(crate) metadata: Option<&'static str>,
+    /// What the servers of both sides tell about it.
+    pub(crate) story: Story,
     /// The real green while it replicates.
     pub(crate) live: Option<Arc<crate::cloud::provision::Live>>,
 }

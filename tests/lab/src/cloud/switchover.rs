@@ -1,7 +1,7 @@
 //! Switching over: guardrails, the cut by the real machinery, names and endpoints moved, and what the API says meanwhile
 //! and afterwards. On any failure before the names move everything is as it was.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,9 +11,10 @@ use crate::cloud::network::Doors;
 use crate::cloud::provision::{self, Live};
 use crate::cloud::state::{Replication, State, cluster_arn};
 use crate::cloud::trouble::{self, Planned};
-use crate::cloud::{Cloud, clusters, servers};
+use crate::cloud::{Cloud, clusters};
 use crate::faults::{Fault, Moment};
 use crate::mechanics::switchover::{self, Limits, Phase};
+use crate::status::{Status, life};
 
 /// Begins the switchover of a deployment.
 pub(crate) fn start(cloud: &Cloud, identifier: String, timeout: Duration) {
@@ -22,9 +23,13 @@ pub(crate) fn start(cloud: &Cloud, identifier: String, timeout: Duration) {
         begun(&task, &identifier);
         match cut(&task, &identifier, timeout).await {
             Ok(()) => {}
-            Err(miss) => missed(&task, &identifier, &miss).await,
+            Err(miss) => missed(&task, &identifier, &miss),
         }
     });
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Why it did not happen.
@@ -84,34 +89,40 @@ async fn cut(cloud: &Cloud, identifier: &str, timeout: Duration) -> Result<(), M
     let planned = Planned::take(cloud);
     let sides = live.sides();
     let gates = [&blue_doors, &green_doors].map(|d| [d.writer.clone(), d.reader.clone()]).concat();
+    let timings = &cloud.settings().timings;
     let (opened, is_open) = watch::channel(false);
+    let stopped = Arc::new(Mutex::new(None));
     let progress = {
-        let (cloud, identifier) = (cloud.clone(), identifier.to_owned());
+        let (cloud, identifier, stopped) = (cloud.clone(), identifier.to_owned(), Arc::clone(&stopped));
         Arc::new(move |phase: Phase| match phase {
             Phase::WritesStopped => {
-                write_metadata(&cloud, &identifier, "SWITCHOVER_IN_PROGRESS");
+                *lock(&stopped) = Some(cloud.clock().now());
                 cloud.faults().reached(Moment::Stopped);
             }
+            Phase::ConnectionsDropped => life::enter(&cloud, &identifier, Some(Status::SwitchoverInProgress)),
             Phase::Open => {
+                life::enter(&cloud, &identifier, Some(Status::SwitchoverInPostProcessing));
                 opened.send_replace(true);
                 cloud.faults().reached(Moment::Switched);
             }
             _ => {}
         })
     };
-    set_metadata(cloud, identifier, "SWITCHOVER_INITIATED").await;
+    life::enter(cloud, identifier, Some(Status::SwitchoverInitiated));
+    cloud.clock().sleep(timings.initiated).await;
     after_open(cloud, identifier, &blue_doors, is_open);
     let immediate = cloud.settings().timings.names_delay.is_zero();
     let moved = || async {
         planned.play(cloud, timeout).await?;
+        let gone = lock(&stopped).map(|at| cloud.clock().now().duration_since(at)).unwrap_or_default();
+        cloud.clock().sleep(timings.window.saturating_sub(gone.try_into().unwrap_or_default())).await;
         rename(cloud, identifier).map_err(|error| format!("{error:#}"))?;
-        write_metadata(cloud, identifier, "SWITCHOVER_IN_POST_PROCESSING");
         if immediate {
             blue_doors.lead_to(&sides.green);
         }
         Ok(())
     };
-    let mut limits = Limits::for_timeout(timeout);
+    let mut limits = Limits { drop_delay: timings.drop_delay, ..Limits::for_timeout(timeout) };
     let tripped = trouble::trip(cloud, &sides, &mut limits).await;
     let outcome = switchover::run(&sides, &limits, &gates, progress, cloud.stopping(), moved).await;
     trouble::lift(tripped).await;
@@ -158,39 +169,10 @@ async fn check(cloud: &Cloud, identifier: &str, live: &Live) -> Result<(), Miss>
     }
 }
 
-/// Writes what the servers answer about the deployment without a reload of its own: the cut reloads them in a moment, so
-/// that a status and what it stands for become visible together.
-fn write_metadata(cloud: &Cloud, identifier: &str, status: &'static str) {
-    let told = {
-        let mut state = cloud.state();
-        let Ok(deployment) = state.deployment_mut(identifier) else { return };
-        deployment.metadata = Some(status);
-        let sides = [deployment.blue.clone(), deployment.green.clone().unwrap_or_default()];
-        servers::identities(&state, &[&sides[0], &sides[1]])
-    };
-    for (server, identity) in told {
-        if let Err(error) = server.set_identity(identity) {
-            tracing::warn!(server = server.name(), error = error.chain(), "a server was not told who it is");
-        }
-    }
-}
-
-async fn set_metadata(cloud: &Cloud, identifier: &str, status: &'static str) {
-    let sides = {
-        let mut state = cloud.state();
-        let Ok(deployment) = state.deployment_mut(identifier) else { return };
-        if deployment.metadata == Some(status) {
-            return;
-        }
-        deployment.metadata = Some(status);
-        (deployment.blue.clone(), deployment.green.clone().unwrap_or_default())
-    };
-    servers::identify(cloud, &[&sides.0, &sides.1]).await;
-}
-
 /// Blue's names go to green and blue becomes `-old<N>`. ARNs in the deployment stay until it is completed.
 fn rename(cloud: &Cloud, identifier: &str) -> anyhow::Result<()> {
     let mut state = cloud.state();
+    life::keep_names(&mut state, identifier);
     let deployment = state.deployment(identifier)?;
     let (blue, green) = (deployment.blue.clone(), deployment.green.clone().context("there is no green")?);
     let members =
@@ -249,12 +231,19 @@ fn after_open(cloud: &Cloud, identifier: &str, doors: &Arc<Doors>, mut is_open: 
             if let Some(side) = side {
                 doors.lead_to(&side);
             }
+            life::enter(&task, &identifier, Some(Status::SwitchoverCompleted));
+        };
+        let told = async {
+            task.clock().sleep(timings.topology_delay).await;
+            life::new_names(&task, &identifier);
         };
         let completed = task.clock().sleep(timings.completed_delay);
-        tokio::join!(names, completed);
+        tokio::join!(names, told, completed);
         if let Err(error) = complete(&task, &identifier).await {
             tracing::error!(deployment = %identifier, error = format!("{error:#}"), "a switchover was not completed");
         }
+        task.clock().sleep(timings.rows_stay).await;
+        life::enter(&task, &identifier, None);
     });
 }
 
@@ -291,7 +280,6 @@ async fn complete(cloud: &Cloud, identifier: &str) -> anyhow::Result<()> {
         let before = deployment.target.replace(cluster_arn(&name)).unwrap_or_default();
         deployment.source = cluster_arn(&old_name);
         deployment.status = "SWITCHOVER_COMPLETED".to_owned();
-        deployment.metadata = Some("SWITCHOVER_COMPLETED");
         deployment.live = None;
         for (member, (source, target)) in deployment.members.iter_mut().zip(old.into_iter().zip(new)) {
             member.source = source;
@@ -305,12 +293,12 @@ async fn complete(cloud: &Cloud, identifier: &str) -> anyhow::Result<()> {
         state.cluster_event(now, &name, "notification", text);
         state.deployment_event(now, identifier, "notification", "Switchover completed.");
     }
-    servers::identify(cloud, &[&blue, &green]).await;
+    life::tell(cloud, &[&blue, &green]);
     Ok(())
 }
 
 /// Blue serves as before; the API says why.
-async fn missed(cloud: &Cloud, identifier: &str, miss: &Miss) {
+fn missed(cloud: &Cloud, identifier: &str, miss: &Miss) {
     let now = cloud.clock().now();
     {
         let mut state = cloud.state();
@@ -329,5 +317,5 @@ async fn missed(cloud: &Cloud, identifier: &str, miss: &Miss) {
         state.deployment_event(now, identifier, "notification", format!("Switchover canceled. {text}"));
         state.cluster_event(now, &blue, "failure", text);
     }
-    set_metadata(cloud, identifier, "AVAILABLE").await;
+    life::enter(cloud, identifier, Some(Status::Available));
 }

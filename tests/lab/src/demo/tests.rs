@@ -21,7 +21,8 @@ use super::tempo::Tempo;
 use crate::endpoint::Forwarder;
 use crate::fleet::{Fleet, Node, Stop};
 use crate::mechanics::{Side, Sides, green, switchover};
-use crate::roles::{self, Identity};
+use crate::roles;
+use crate::status::Identity;
 use crate::{install, settings};
 
 const SCALE: Scale = Scale(0.01);
@@ -51,7 +52,7 @@ fn node(name: &str, host: u8, port: u16, block: [u8; 2]) -> Node {
         identity: Identity {
             instance: name.to_owned(),
             topology: vec![(name.to_owned(), true)],
-            blue_green: Vec::new(),
+            ..Identity::default()
         },
     }
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::process;
-use crate::roles::Identity;
+use crate::status::{self, Identity};
 
 /// All that a server's configuration is made from.
 #[derive(Debug, Clone)]
@@ -25,10 +25,16 @@ pub(crate) struct Conf {
 }
 
 impl Conf {
-    /// Writes `postgresql.conf` and `pg_hba.conf` into a data folder, each by rename.
+    /// Writes all files of a data folder that are the lab's, each by rename.
     pub(crate) fn write(&self, data: &Path) -> io::Result<()> {
-        replace(&data.join("postgresql.conf"), &self.settings())?;
-        replace(&data.join("pg_hba.conf"), &self.doors())
+        process::replace(&data.join("postgresql.conf"), &self.settings())?;
+        process::replace(&data.join("pg_hba.conf"), &self.doors())?;
+        self.tell(data)
+    }
+
+    /// Writes what the server tells about itself: seen by the next statement of any session, without a reload.
+    pub(crate) fn tell(&self, data: &Path) -> io::Result<()> {
+        status::write(data, &self.identity)
     }
 
     fn settings(&self) -> String {
@@ -47,16 +53,13 @@ impl Conf {
         put("fsync", if self.fsync { "on" } else { "off" });
         put("wal_level", if self.is_logical() { "logical" } else { "replica" });
         for (name, value) in self.parameters.iter().chain(&self.overrides) {
-            put(name, value);
+            if name != "rds.logical_replication" {
+                put(name, value);
+            }
         }
-        let topology: Vec<_> =
-            self.identity.topology.iter().map(|(id, writer)| serde_json::json!({"id": id, "writer": writer})).collect();
-        let rows: Vec<_> = (self.identity.blue_green.iter())
-            .map(|row| serde_json::json!({"endpoint": row.endpoint, "port": row.port, "role": row.role, "status": row.status}))
-            .collect();
-        put("rdslab.instance", &self.identity.instance);
-        put("rdslab.topology", &serde_json::Value::from(topology).to_string());
-        put("rdslab.blue_green", &serde_json::Value::from(rows).to_string());
+        // Shown as PostgreSQL shows a switch, whatever was written into the group.
+        put("rds.logical_replication", if self.is_logical() { "on" } else { "off" });
+        put("rds.extensions", self.identity.flavour.extensions());
         lines
     }
 
@@ -108,10 +111,3 @@ const BASE: &[(&str, &str)] = &[
     // Jobs log in without a password on RDS; background workers need none.
     ("cron.use_background_workers", "on"),
 ];
-
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let fresh = path.with_extension("fresh");
-    std::fs::write(&fresh, text)?;
-    process::give(&fresh)?;
-    std::fs::rename(&fresh, path)
-}

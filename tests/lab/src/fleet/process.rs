@@ -27,6 +27,14 @@ pub(crate) fn give(path: &Path) -> io::Result<()> {
     if is_root() { std::os::unix::fs::chown(path, Some(UNPRIVILEGED), Some(UNPRIVILEGED)) } else { Ok(()) }
 }
 
+/// Writes a small file of theirs by rename: a reader sees the old text or the new one.
+pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let fresh = path.with_extension("fresh");
+    std::fs::write(&fresh, text)?;
+    give(&fresh)?;
+    std::fs::rename(&fresh, path)
+}
+
 /// A program that is to be started.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {

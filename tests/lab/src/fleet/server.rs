@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::conf::Conf;
 use super::process::{self, Child, Program};
 use super::{Error, Fleet, LogPosition, log};
-use crate::roles::{self, Identity};
+use crate::roles;
+use crate::status::Identity;
 
 /// How long a server may take to come up, or to go down by itself.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -176,8 +177,22 @@ impl Server {
         })
     }
 
-    pub(crate) fn set_identity(&self, identity: Identity) -> Result<(), Error> {
-        self.configure(|conf| conf.identity = identity)
+    /// Changes what the server tells about itself. Sessions see it with their next statement once this returns, whatever the
+    /// server is busy with; one that does not run tells it when it starts.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn set_identity(&self, identity: Identity) -> Result<(), Error> {
+        let mut conf = self.conf();
+        if conf.identity == identity {
+            return Ok(());
+        }
+        conf.identity = identity;
+        let data = self.data_dir();
+        if !data.join("PG_VERSION").exists() {
+            return Ok(());
+        }
+        conf.tell(&data).map_err(Error::io(format!("writing what {} tells", self.name)))
     }
 
     /// What it answers about itself.

@@ -45,13 +45,20 @@ pub struct Limits {
     pub lag_bytes_max: u64,
     /// Longest that a writing transaction on blue may have run when it begins.
     pub write_age_max: Duration,
+    /// From writes being stopped to connections being dropped and refused.
+    pub drop_delay: Duration,
 }
 
 impl Limits {
     /// Limits for a time-out: one mebibyte of lag for each second, writing transactions of up to a minute.
     #[must_use]
     pub fn for_timeout(timeout: Duration) -> Self {
-        Self { timeout, lag_bytes_max: timeout.as_secs().max(1) << 20, write_age_max: Duration::from_secs(60) }
+        Self {
+            timeout,
+            lag_bytes_max: timeout.as_secs().max(1) << 20,
+            write_age_max: Duration::from_secs(60),
+            drop_delay: Duration::ZERO,
+        }
     }
 }
 
@@ -299,7 +306,9 @@ impl<'a> Cut<'a> {
         let last = Mutex::new(String::from("stopping writes"));
         let seen = || last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let closing = async {
-            self.stop(log).await.map_err(|source| NotSwitched::Failed { phase: log.now(), source })?;
+            self.stop(limits.drop_delay, log)
+                .await
+                .map_err(|source| NotSwitched::Failed { phase: log.now(), source })?;
             log.enter(Phase::CatchUp);
             let sequences = catch_up::all(&self.databases, &last).await?;
             catch_up::readers(&self.green_sessions(), &last)
@@ -324,21 +333,19 @@ impl<'a> Cut<'a> {
     }
 
     /// Stops writes, refuses connections, drops those there are.
-    async fn stop(&self, log: &PhaseLog) -> Result<(), Error> {
+    async fn stop(&self, drop_delay: Duration, log: &PhaseLog) -> Result<(), Error> {
         log.enter(Phase::WritesStopped);
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = self.clock.mono();
-        for (members, read_only) in [(&self.blue, true), (&self.green, false)] {
-            for member in members {
-                member.server.configure(|conf| {
-                    conf.closed = true;
-                    if read_only {
-                        conf.overrides.insert(READ_ONLY.into(), "on".into());
-                    }
-                })?;
-            }
+        for member in &self.blue {
+            member.server.set_override(READ_ONLY, Some("on"))?;
+        }
+        try_join_all(self.blue.iter().map(|member| fleet::reload(&member.session))).await?;
+        log.enter(Phase::ConnectionsDropped);
+        tokio::time::sleep(drop_delay).await;
+        for member in self.blue.iter().chain(&self.green) {
+            member.server.configure(|conf| conf.closed = true)?;
         }
         self.reload_all().await?;
-        log.enter(Phase::ConnectionsDropped);
         join_all(self.gates.iter().map(|gate| gate.set_mode(Mode::Refuse))).await;
         let (blue, green) = futures_util::future::join(end_clients(&self.blue), end_clients(&self.green)).await;
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = (blue?, green?);

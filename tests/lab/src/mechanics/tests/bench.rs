@@ -15,7 +15,8 @@ use crate::endpoint::Forwarder;
 use crate::fleet::{Admin, Fleet, Node, Server, Stop};
 use crate::mechanics::green::{self, BuildFailed, Plan, Progress, Stage};
 use crate::mechanics::{Side, Sides};
-use crate::roles::{self, Identity, MASTER, MASTER_PASSWORD};
+use crate::roles::{self, MASTER, MASTER_PASSWORD};
+use crate::status::Identity;
 
 /// The 26 characters of the tests' deployments.
 pub(super) const TAG: &str = "abcdefghijklmnopqrstuvwxyz";
@@ -52,7 +53,7 @@ impl Bench {
         all.insert("rds.logical_replication".into(), "1".into());
         all.insert("log_statement".into(), "ddl".into());
         all.extend(parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let identity = Identity { instance: name.into(), topology: vec![(name.into(), true)], blue_green: vec![] };
+        let identity = Identity { instance: name.into(), topology: vec![(name.into(), true)], ..Identity::default() };
         Node { name: name.into(), address: self.address(last), port: self.port, parameters: all, identity }
     }
 

@@ -9,7 +9,6 @@ use super::bench::{Bench, TAG, Writer, master, side, until, value};
 use crate::fleet::Server;
 use crate::mechanics::switchover::{self, Limits, NotSwitched, Phase, Refusal};
 use crate::mechanics::{Sides, health};
-use crate::roles;
 
 fn quiet() -> switchover::Progress {
     Arc::new(|_| ())
@@ -62,7 +61,7 @@ async fn from_14_to_16_under_writes_nothing_is_lost() {
     assert_eq!(health::changes_since(&blue, &baseline).await.expect("changes"), []);
     let gates = [endpoint.clone()];
     let moved = || async {
-        roles::prepare_identity(&green, blue.identity()).map_err(|error| error.to_string())?;
+        green.set_identity(blue.identity()).map_err(|error| error.to_string())?;
         endpoint.set_targets(vec![green.address()]);
         Ok(())
     };
@@ -105,7 +104,7 @@ async fn a_time_out_puts_everything_back() {
     let holder = sides.green.writer.admin("orders").await.expect("green");
     holder.batch_execute("begin; lock table item in share mode").await.expect("the lock");
     writer.more(50).await;
-    let limits = Limits { timeout: Duration::from_secs(1), lag_bytes_max: u64::MAX, write_age_max: MINUTE };
+    let limits = Limits { timeout: Duration::from_secs(1), lag_bytes_max: u64::MAX, ..Limits::for_timeout(MINUTE) };
     let gates = [endpoint.clone()];
     let never = || async { Err("must not be reached".to_owned()) };
     let outcome = switchover::run(&sides, &limits, &gates, quiet(), &none, never).await;
