@@ -93,6 +93,9 @@ pub enum Ingestion {
         admin_password_file: Option<PathBuf>,
         /// PgBouncer's database names that are held and retargeted.
         databases: Vec<String>,
+        /// Those that lead to the cluster's readers: held with the others, sent to a reader of green where it has one.
+        #[serde(default)]
+        reader_databases: Vec<String>,
         /// An `%include`d file with the `[databases]` section, rewritten by the agent.
         config_file: PathBuf,
     },

@@ -20,7 +20,7 @@ use runtime::{
 
 use crate::{
     helm,
-    ingestion::{IngestionController, Marks, PauseMark},
+    ingestion::{IngestionController, Marks, PauseMark, Serving},
     spool::Key,
     stance::{Since, Stance},
     state::{Effective, Settled, Shared, effective, millis},
@@ -127,7 +127,8 @@ impl Gate {
             refused = Some(why.clone());
             (stands.hold, stands.pause) = (false, false);
         }
-        if intent.is_harmful() && !matches!(stance, Stance::Obey | Stance::KeepHolding { .. }) {
+        let with_the_coordinator = matches!(stance, Stance::Obey | Stance::KeepHolding { .. } | Stance::FollowToGreen);
+        if intent.is_harmful() && !with_the_coordinator {
             refused.get_or_insert(format!("this agent acts alone: {stance}"));
         }
         let goal = Goal {
@@ -174,7 +175,7 @@ impl Gate {
             if free.is_empty() {
                 return;
             }
-            let to = (goal.serving == Side::Green).then(|| self.green_writer());
+            let to = (goal.serving == Side::Green).then(|| self.green());
             let fail_open = *self.shared.stance.borrow() == Stance::FailOpen;
             let marks = &self.marks;
             let released = join_all(free.iter().map(|controller| async move {
@@ -214,6 +215,17 @@ impl Gate {
                 tracing::warn!(system = name, %error, "a pause mark cannot be removed");
             }
         }
+    }
+
+    /// Where green is: its writer, and a reader of it that is not the writer by now.
+    fn green(&self) -> Option<Serving> {
+        let writer = self.green_writer()?;
+        let intent = self.shared.intent.borrow().clone()?;
+        let members = &intent.targets.green.as_ref()?.members;
+        let addresses = members
+            .iter()
+            .filter_map(|member| Some(SocketAddr::new(self.shared.dialer.known_address(member)?, member.port)));
+        Some(Serving { writer, reader: addresses.into_iter().find(|address| *address != writer) })
     }
 
     /// Where green takes writes: where the probe saw it, else its recorded writer.
@@ -421,7 +433,7 @@ impl Gate {
 async fn release_one(
     controller: &dyn IngestionController,
     marks: &Marks,
-    to: Option<Option<SocketAddr>>,
+    to: Option<Option<Serving>>,
     fail_open: bool,
 ) -> Result<(), String> {
     if controller.holds()
@@ -446,7 +458,7 @@ async fn release_one(
         expires_at: jiff::Timestamp::UNIX_EPOCH,
     };
     let mark = marks.read(name).ok().flatten().unwrap_or(unknown);
-    controller.resume(&mark).await.map_err(|error| chain(&error))
+    controller.resume(&mark, to.flatten()).await.map_err(|error| chain(&error))
 }
 
 impl Task for Gate {

@@ -41,6 +41,12 @@ fn tell(shared: &Shared, intent: &Intent, old: Stance, new: Stance) {
     let hurts = intent.is_harmful() || intent.window.is_some_and(|window| window.open);
     match new {
         _ if !hurts => tracing::info!(stance = %new, before = %old, "stance changed, nothing is held"),
+        Stance::FollowToGreen => {
+            // No act of its own: the coordinator wishes it as soon as it has heard.
+            tracing::info!(stance = %new, before = %old, "green accepts writes, letting clients go there");
+            return;
+        }
+        Stance::Obey if old == Stance::FollowToGreen => tracing::info!("the coordinator has read the cut"),
         Stance::Obey => tracing::info!(stance = %new, before = %old, "the coordinator is back"),
         Stance::FailOpen => {
             tracing::error!(stance = %new, before = %old, "the hold's time is over, letting the application go");

@@ -16,5 +16,6 @@ pub mod slots;
 pub mod spool;
 pub mod stance;
 pub mod state;
+pub mod status;
 pub mod supervisor;
 pub mod watch;

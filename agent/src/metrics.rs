@@ -28,10 +28,14 @@ const RATE: &str = "pilot_agent_ingestion_rate";
 const MARKER: &str = "pilot_agent_marker_delay_seconds";
 const WRITABLE: &str = "pilot_agent_probe_writable";
 const RESIDENT: &str = "pilot_agent_resident_bytes";
+const SWITCHOVER_STATUS: &str = "pilot_agent_switchover_status";
 const JOBS: &str = "pilot_agent_jobs_total";
 
 /// The stances, as labels.
-const STANCES: [&str; 5] = ["obey", "keep_holding", "release_to_blue", "release_to_green", "fail_open"];
+const STANCES: [&str; 6] =
+    ["obey", "keep_holding", "release_to_blue", "release_to_green", "follow_to_green", "fail_open"];
+/// The phases of a switchover, as labels.
+const PHASES: [&str; 6] = ["available", "initiated", "in_progress", "post_processing", "completed", "unknown"];
 
 /// Describes them all; once, after the recorder is installed.
 pub fn describe() {
@@ -56,6 +60,7 @@ pub fn describe() {
     describe_gauge!(MARKER, Unit::Seconds, "From a commit on blue to its sight on green, slowest database");
     describe_gauge!(WRITABLE, "1 when production accepted the probe's last write, by side");
     describe_gauge!(RESIDENT, Unit::Bytes, "Resident memory of the agent");
+    describe_gauge!(SWITCHOVER_STATUS, "1 for the phase that a side's writer says while a switchover is announced");
     describe_counter!(JOBS, "Jobs finished, by outcome");
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
@@ -104,7 +109,10 @@ pub fn event(event: &Event) {
             };
             histogram!(HELD, "kind" => kind).record(seconds(*ms));
         }
-        Event::PauseCap { .. } | Event::Stance { .. } => {}
+        Event::PauseCap { .. }
+        | Event::Stance { .. }
+        | Event::SwitchoverPhase { .. }
+        | Event::GreenAcceptedWrite { .. } => {}
     }
 }
 
@@ -137,6 +145,19 @@ pub fn report(report: &Report) {
             matches!(&seen.outcome, proto::report::Outcome::Answered { side: Some(s), wrote: true, .. } if *s == side)
         });
         gauge!(WRITABLE, "side" => name).set(if writes { 1.0 } else { 0.0 });
+    }
+    let status = report.switchover.as_ref();
+    for (side, told) in
+        [("blue", status.and_then(|it| it.blue.as_ref())), ("green", status.and_then(|it| it.green.as_ref()))]
+    {
+        let said = told.and_then(|told| told.phase.as_ref()).map(proto::phase::SwitchoverPhase::label);
+        for phase in PHASES {
+            gauge!(SWITCHOVER_STATUS, "side" => side, "phase" => phase).set(if said == Some(phase) {
+                1.0
+            } else {
+                0.0
+            });
+        }
     }
     if let Some(bytes) = report.resident_bytes {
         gauge!(RESIDENT).set(bytes as f64);

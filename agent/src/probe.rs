@@ -14,9 +14,10 @@ use runtime::{
     shutdown::Stop,
     supervision::{Ready, Task, TaskError},
 };
-use tokio_postgres::Statement;
+use tokio_postgres::types::Type;
 
 use crate::{
+    helm,
     pg::{Conn, ConnectError, catalog::watchers as sql, connect::Limits},
     spool::Key,
     state::{ProbeState, Shared},
@@ -24,6 +25,8 @@ use crate::{
 
 /// Between looks, outside and inside the window.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(20));
+/// Between looks at green while clients are held for it, on a session that is there and between dials.
+const GREEN_EVERY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(5));
 /// For a connect, and for each look, outside and inside the window.
 const WITHIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(500));
 /// A write that green took by address this long ago still says that writes are possible: two looks and some.
@@ -36,10 +39,11 @@ pub struct ProbeTask {
     pub agent: String,
 }
 
-/// An identified connection with the write ready to be sent. `None` while our schema is not there.
+/// An identified connection.
 struct Line {
     conn: Conn,
-    write: Option<Statement>,
+    /// Our table was seen there.
+    table: bool,
 }
 
 /// What one look found.
@@ -188,16 +192,23 @@ impl Book<'_> {
             members.find(|member| self.shared.dialer.known_address(member) == Some(said.address)).map(|it| it.port)
         });
         let counts = intent.window.is_some_and(|window| window.open) || intent.targets.serving == Side::Green;
-        let new = self.shared.probe.send_if_modified(|probe| {
+        let (now, wall) = (self.shared.clock.mono(), self.shared.clock.now());
+        let mut first = false;
+        self.shared.probe.send_if_modified(|probe| {
             let writer = port.map(|port| (said.address, port));
-            let new = (counts && !probe.green_took_write) || probe.green_writer != writer;
+            first = counts && !probe.green_took_write;
+            let new = first || probe.green_writer != writer;
             probe.green_writer = writer;
             probe.green_took_write |= counts;
             new
         });
-        if new && counts {
-            tracing::info!(server = %said.address, "green accepted a write");
+        if first {
+            // Clients first, then the disk and the story.
+            helm::steer(self.shared);
             self.shared.spool.put_soon(Key::GreenTookWrite, &intent.upgrade);
+            let offset_ms = self.shared.status.borrow().offset_ms(now);
+            tracing::info!(server = %said.address, offset_ms, "green accepted a write");
+            self.shared.event(Event::GreenAcceptedWrite { at: wall, offset_ms });
         }
     }
 
@@ -212,23 +223,18 @@ impl Book<'_> {
 }
 
 impl ProbeTask {
-    /// Readies the write once our table is there; it comes with the schema job, and until then writes are not judged.
-    async fn ready(&self, line: &mut Line) -> Result<(), ConnectError> {
+    /// One read and, where the server is not read-only by itself, one plain write. A session that was just opened has been
+    /// read already. Writes are not judged before our table is there: it comes with the schema job.
+    async fn look(&self, line: &mut Line, new: bool, may_write: bool) -> Result<Look, ConnectError> {
         let failed = |source| ConnectError::Server { host: line.conn.host().to_owned(), source };
-        if line.write.is_none()
-            && line.conn.query_one_scalar::<bool, _>(sql::PROBE_IS_THERE, &[]).await.map_err(failed)?
-        {
-            line.write = Some(line.conn.prepare(sql::PROBE_WRITE).await.map_err(failed)?);
+        let said = if new { line.conn.said().clone() } else { line.conn.identify().await? };
+        let writable = !said.read_only && !said.in_recovery;
+        if may_write && writable && !line.table {
+            line.table = line.conn.query_one_scalar::<bool, _>(sql::PROBE_IS_THERE, &[]).await.map_err(failed)?;
         }
-        Ok(())
-    }
-
-    /// One read and, where the server is not read-only by itself, one plain write.
-    async fn look(&self, line: &Line, may_write: bool) -> Result<Look, ConnectError> {
-        let said = line.conn.identify().await?;
-        let wrote = match &line.write {
-            _ if said.read_only || said.in_recovery => Some(false),
-            Some(write) if may_write => match line.conn.execute(write, &[&self.agent]).await {
+        let wrote = match line.table {
+            _ if !writable => Some(false),
+            true if may_write => match line.conn.execute_typed(sql::PROBE_WRITE, &[(&self.agent, Type::TEXT)]).await {
                 Ok(_) => Some(true),
                 Err(error) => match error.code().map(|code| code.code()) {
                     Some("42P01" | "3F000" | "42501") => None,
@@ -249,12 +255,12 @@ impl ProbeTask {
         F: Future<Output = Result<Conn, ConnectError>>,
     {
         let shown = self.shared.clock.timeout(within, async {
-            let mut taken = match line.take() {
-                Some(line) if !line.conn.is_closed() => line,
-                _ => Line { conn: dial.await?, write: None },
+            let (mut taken, new) = match line.take() {
+                Some(line) if !line.conn.is_closed() => (line, false),
+                // Everything of ours that is on blue is on green: in the window no look is spent on it.
+                _ => (Line { conn: dial.await?, table: keep == Keep::Always }, true),
             };
-            self.ready(&mut taken).await?;
-            let look = self.look(&taken, may_write).await?;
+            let look = self.look(&mut taken, new, may_write).await?;
             Ok::<_, ConnectError>((taken, look))
         });
         match shown.await {
@@ -314,27 +320,34 @@ impl ProbeTask {
                 line = None;
                 lock(book).green_was_read_only = false;
             }
+            let every = match &line {
+                _ if !announced || !self.shared.in_window() => every,
+                Some(_) => GREEN_EVERY.0,
+                None => GREEN_EVERY.1,
+            };
             self.rest(began, every).await;
         }
     }
 
-    /// Only in the open window; and not on a green that never was read-only while blue takes writes: such a write would be
-    /// taken for the cut.
+    /// Only in the open window; and where green never was seen read-only, only while blue takes no writes and no status says
+    /// that it still should: such a write would be taken for the cut.
     fn may_write_on_green(&self, intent: &Intent, book: &Book<'_>) -> bool {
         let open = intent.window.is_some_and(|window| window.open) || intent.targets.serving == Side::Green;
         let blue_writes = matches!(
             &self.shared.probe.borrow().production,
             Some((_, Outcome::Answered { side: Some(Side::Blue), wrote: true, .. }))
         );
-        open && (book.green_was_read_only || !blue_writes)
+        let status = self.shared.status.borrow();
+        open && (book.green_was_read_only || status.says_green() || (!blue_writes && !status.says_blue()))
     }
 
-    /// Until the next look is due; a new wish may make it due earlier.
+    /// Until the next look is due; a new wish, or a server that says something else, may make it due earlier.
     async fn rest(&self, began: Mono, every: Duration) {
-        let mut intent = self.shared.intent.subscribe();
+        let (mut intent, mut status) = (self.shared.intent.subscribe(), self.shared.status.subscribe());
         tokio::select! {
             () = self.shared.clock.sleep_until(began + every) => {}
             _ = intent.changed() => {}
+            _ = status.changed() => {}
         }
     }
 }

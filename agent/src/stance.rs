@@ -75,6 +75,9 @@ pub enum Stance {
     },
     ReleaseToBlue,
     ReleaseToGreen,
+    /// The coordinator is there, and green accepted a write while the gate is held: clients are let go there at once; what
+    /// the coordinator wishes besides stands.
+    FollowToGreen,
     /// Open the gate so that the application sees the database's own errors.
     FailOpen,
 }
@@ -87,6 +90,7 @@ impl Stance {
             Stance::KeepHolding { .. } => "keep_holding",
             Stance::ReleaseToBlue => "release_to_blue",
             Stance::ReleaseToGreen => "release_to_green",
+            Stance::FollowToGreen => "follow_to_green",
             Stance::FailOpen => "fail_open",
         }
     }
@@ -102,7 +106,8 @@ impl fmt::Display for Stance {
 /// writes before it drains.
 const BLUE_WRITES: u32 = 2;
 
-/// The table of the design, row by row. `Obey` whenever the lease is held, but nothing is held beyond `hold_max` even then.
+/// The table of the design, row by row. `Obey` whenever the lease is held, but what green took is followed without asking, and
+/// nothing is held beyond `hold_max` even then.
 pub fn stance(window: Option<&Window>, lease: LeaseState, probe: &Probe, now: Mono) -> Stance {
     let capped = |window: &Window| {
         let cap = Duration::from_millis(window.wish.hold_max_ms);
@@ -112,12 +117,18 @@ pub fn stance(window: Option<&Window>, lease: LeaseState, probe: &Probe, now: Mo
         return match window {
             // The gate itself enforces the cap on what is held; a stance is needed only to say where to release to.
             Some(window) if capped(window) && window.wish.open && window.serving == Side::Blue => past_the_end(probe),
+            Some(window) if window.held_since.is_some() && window.wish.open && window.serving == Side::Blue => {
+                if green_writes(probe) {
+                    Stance::FollowToGreen
+                } else {
+                    Stance::Obey
+                }
+            }
             _ => Stance::Obey,
         };
     }
     let Some(window) = window else { return Stance::ReleaseToBlue };
-    let green_writes = probe.green_took_write || probe.production == Seen::Side { side: Side::Green, wrote: true };
-    if green_writes || window.serving == Side::Green {
+    if green_writes(probe) || window.serving == Side::Green {
         return Stance::ReleaseToGreen;
     }
     let Some(since) = window.held_since.filter(|_| window.wish.open) else { return Stance::ReleaseToBlue };
@@ -133,12 +144,13 @@ pub fn stance(window: Option<&Window>, lease: LeaseState, probe: &Probe, now: Mo
     }
 }
 
+/// The proof that there is no way back. A status is none.
+fn green_writes(probe: &Probe) -> bool {
+    probe.green_took_write || probe.production == Seen::Side { side: Side::Green, wrote: true }
+}
+
 fn past_the_end(probe: &Probe) -> Stance {
-    match probe.production {
-        _ if probe.green_took_write => Stance::ReleaseToGreen,
-        Seen::Side { side: Side::Green, wrote: true } => Stance::ReleaseToGreen,
-        _ => Stance::FailOpen,
-    }
+    if green_writes(probe) { Stance::ReleaseToGreen } else { Stance::FailOpen }
 }
 
 #[cfg(test)]
@@ -181,8 +193,21 @@ mod tests {
     #[test]
     fn while_the_lease_is_held_the_coordinator_is_obeyed() {
         for probe in every_probe() {
-            for window in [None, Some(window(false, None)), Some(window(true, Some(399_999)))] {
+            for window in [None, Some(window(false, None)), Some(window(false, Some(1))), Some(window(true, None))] {
                 assert_eq!(stance(window.as_ref(), LeaseState::Held, &probe, NOW), Stance::Obey, "{probe:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn while_held_what_green_took_is_followed_without_asking_the_coordinator() {
+        for probe in every_probe() {
+            let expected = if writable_green(&probe) { Stance::FollowToGreen } else { Stance::Obey };
+            for held in [0, 1, 330_001, 399_999] {
+                let window = window(true, Some(held));
+                assert_eq!(stance(Some(&window), LeaseState::Held, &probe, NOW), expected, "{probe:?}");
+                let read = Window { serving: Side::Green, ..window };
+                assert_eq!(stance(Some(&read), LeaseState::Held, &probe, NOW), Stance::Obey, "the cut was read");
             }
         }
     }
@@ -283,6 +308,9 @@ mod tests {
                 let got = stance(Some(&window), lease, &probe, now);
                 if probe.green_took_write {
                     prop_assert_ne!(got, Stance::ReleaseToBlue);
+                    prop_assert!(!matches!(got, Stance::Obey | Stance::KeepHolding { .. }), "held on after the proof");
+                } else {
+                    prop_assert!(!matches!(got, Stance::FollowToGreen | Stance::ReleaseToGreen), "without a proof");
                 }
                 let held = now - NOW;
                 if held >= Duration::from_millis(400_000) {

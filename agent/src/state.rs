@@ -22,6 +22,7 @@ use crate::{
     pg::Dialer,
     spool::{Memory, Spool},
     stance::{LeaseState, Probe, Seen, Since, Stance},
+    status::Chart,
 };
 
 /// What this agent is among the agents of its cluster.
@@ -80,6 +81,8 @@ pub fn effective(intent: &Intent, stance: Stance) -> Effective {
         Stance::Obey => wished,
         Stance::KeepHolding { .. } => Effective { purge: None, ..wished },
         Stance::FailOpen => open,
+        // The coordinator is there: what it wishes of ingestion stands.
+        Stance::FollowToGreen => Effective { hold: false, purge: None, serving: Side::Green, ..wished },
         // Once the coordinator read the cut, blue is never served again whatever the stance is called.
         Stance::ReleaseToBlue => open,
         Stance::ReleaseToGreen => Effective { serving: Side::Green, ..open },
@@ -160,6 +163,8 @@ pub struct Inner {
     pub stance: watch::Sender<Stance>,
     pub settled: watch::Sender<Option<Settled>>,
     pub probe: watch::Sender<ProbeState>,
+    /// What the servers say of the switchover; a change of what they say is a change of this.
+    pub status: watch::Sender<Chart>,
     pub moments: watch::Sender<Moments>,
     /// Held by the purger around each round, so that "off" can be awaited.
     pub purging: tokio::sync::Mutex<()>,
@@ -198,6 +203,7 @@ impl Shared {
             stance: watch::Sender::new(Stance::Obey),
             settled: watch::Sender::new(None),
             probe: watch::Sender::new(ProbeState { green_took_write, ..ProbeState::default() }),
+            status: watch::Sender::new(Chart::default()),
             moments: watch::Sender::new(moments),
             purging: tokio::sync::Mutex::new(()),
             pictures: Mutex::default(),
@@ -279,6 +285,7 @@ impl Shared {
                 write_unavailable_ms: millis(probe.write_unavailable),
                 read_unavailable_ms: millis(probe.read_unavailable),
             },
+            switchover: self.status.borrow().status(now),
             marker: pictures.marker.map(|(at, marker)| report::MarkerDelay { age_ms: age(at), ..marker }),
             schema: pictures.schema.map(|(at, schema)| report::SchemaWatch { age_ms: age(at), ..schema }),
             old_side: pictures.old_side.map(|(at, old)| report::OldSide { age_ms: age(at), ..old }),

@@ -25,6 +25,7 @@ use crate::{
     slots::SlotWatch,
     spool::Spool,
     state::Shared,
+    status::StatusTask,
     watch::Watch,
 };
 
@@ -90,6 +91,7 @@ impl Agent {
         supervisor.start(Helm { shared: shared.clone() });
         supervisor.start(gate);
         supervisor.start(ProbeTask { shared: shared.clone(), agent: config.agent_id.to_string() });
+        supervisor.start(StatusTask { shared: shared.clone() });
         supervisor.start(Observer { shared: shared.clone(), controllers });
         supervisor.start(SlotWatch { shared: shared.clone() });
         supervisor.start(Purger { shared: shared.clone() });

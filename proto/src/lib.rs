@@ -10,6 +10,7 @@ pub mod intent;
 pub mod job;
 pub mod jobs;
 pub mod lsn;
+pub mod phase;
 pub mod report;
 pub mod side;
 

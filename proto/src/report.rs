@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     lsn::Lsn,
+    phase::{SwitchoverPhase, SwitchoverStatus},
     side::{ServerSaid, Side},
 };
 
@@ -17,6 +18,9 @@ pub struct Report {
     pub sessions: Option<Sessions>,
     pub ingestion: Vec<Controller>,
     pub probe: Probe,
+    /// What the servers say of the switchover themselves; `None` while none is announced.
+    #[serde(default)]
+    pub switchover: Option<SwitchoverStatus>,
     pub marker: Option<MarkerDelay>,
     pub schema: Option<SchemaWatch>,
     pub old_side: Option<OldSide>,
@@ -192,6 +196,11 @@ pub enum Event {
     Stance { at: Timestamp, stance: String },
     /// Clients were held, or ingestion was paused, from the first refusal to the release.
     Held { at: Timestamp, ms: u64, kind: HoldKind },
+    /// The writer of a side began to say another phase of the switchover (`None`: its rows went). The offset is from the first
+    /// sight of `SWITCHOVER_IN_PROGRESS`, in milliseconds; `None` before it.
+    SwitchoverPhase { at: Timestamp, side: Side, phase: Option<SwitchoverPhase>, offset_ms: Option<i64> },
+    /// Green accepted a write of this agent, by address: there is no way back.
+    GreenAcceptedWrite { at: Timestamp, offset_ms: Option<i64> },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use proto::report::IngestionState;
 use runtime::clock::Clock;
 use tokio::io::AsyncReadExt;
 
-use super::{BoxFuture, ControlError, IngestionController, Observation, PauseMark, failed, read_state};
+use super::{BoxFuture, ControlError, IngestionController, Observation, PauseMark, Serving, failed, read_state};
 
 /// One run of a command; past it the command is killed.
 const RUN_WITHIN: Duration = Duration::from_secs(30);
@@ -76,7 +76,7 @@ impl IngestionController for Command {
         Box::pin(self.reach("pause", &self.pause, IngestionState::Paused))
     }
 
-    fn resume<'a>(&'a self, _mark: &'a PauseMark) -> BoxFuture<'a, Result<(), ControlError>> {
+    fn resume<'a>(&'a self, _mark: &'a PauseMark, _to: Option<Serving>) -> BoxFuture<'a, Result<(), ControlError>> {
         Box::pin(self.reach("resume", &self.resume, IngestionState::Running))
     }
 }
@@ -107,7 +107,7 @@ mod tests {
         };
         command.pause(&mark()).await.unwrap();
         assert_eq!(command.observe().await.unwrap().state, IngestionState::Paused);
-        command.resume(&mark()).await.unwrap();
+        command.resume(&mark(), None).await.unwrap();
         assert_eq!(command.observe().await.unwrap().state, IngestionState::Running);
     }
 

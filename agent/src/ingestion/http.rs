@@ -1,9 +1,10 @@
-//! An ingestion system with three HTTP routes: `POST /pause`, `POST /resume`, `GET /state`.
+//! An ingestion system with three HTTP routes: `POST /pause`, `POST /resume`, `GET /state`. Resumed on another side than it was
+//! paused on, it is told where that side's writer is, so that it need not wait for a name.
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Method, Request, Uri, body::Bytes};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, Uri, body::Bytes, header};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -11,7 +12,7 @@ use hyper_util::{
 use proto::report::IngestionState;
 use runtime::clock::Clock;
 
-use super::{BoxFuture, ControlError, IngestionController, Observation, PauseMark, failed, read_state};
+use super::{BoxFuture, ControlError, IngestionController, Observation, PauseMark, Serving, failed, read_state};
 
 /// One request, answer included.
 const REQUEST_WITHIN: Duration = Duration::from_secs(2);
@@ -23,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 pub struct Http {
     name: String,
     base_url: String,
-    client: Client<HttpConnector, Empty<Bytes>>,
+    client: Client<HttpConnector, Full<Bytes>>,
     clock: Clock,
 }
 
@@ -37,10 +38,14 @@ impl Http {
         Http { name, base_url: base_url.trim_end_matches('/').to_owned(), client, clock }
     }
 
-    async fn ask(&self, method: Method, path: &str) -> Result<Bytes, ControlError> {
+    async fn ask(&self, method: Method, path: &str, body: Option<String>) -> Result<Bytes, ControlError> {
         let doing = || format!("{method} {}{path}", self.base_url);
         let uri: Uri = format!("{}{path}", self.base_url).parse().map_err(|error| failed(doing(), error))?;
-        let request = Request::builder().method(method.clone()).uri(uri).body(Empty::new());
+        let mut request = Request::builder().method(method.clone()).uri(uri);
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::from(body.unwrap_or_default()));
         let request = request.map_err(|error| failed(doing(), error))?;
         let exchange = async {
             let answer = self.client.request(request).await.map_err(|error| failed(doing(), chain(&error)))?;
@@ -52,8 +57,13 @@ impl Http {
         self.clock.timeout(REQUEST_WITHIN, exchange).await.map_err(|elapsed| failed(doing(), elapsed))?
     }
 
-    async fn reach(&self, path: &'static str, wanted: IngestionState) -> Result<(), ControlError> {
-        self.ask(Method::POST, path).await?;
+    async fn reach(
+        &self,
+        path: &'static str,
+        body: Option<String>,
+        wanted: IngestionState,
+    ) -> Result<(), ControlError> {
+        self.ask(Method::POST, path, body).await?;
         while self.observe().await?.state != wanted {
             self.clock.sleep(LOOK_EVERY).await;
         }
@@ -76,24 +86,28 @@ impl IngestionController for Http {
 
     fn observe(&self) -> BoxFuture<'_, Result<Observation, ControlError>> {
         Box::pin(async move {
-            let body = self.ask(Method::GET, "/state").await?;
+            let body = self.ask(Method::GET, "/state", None).await?;
             read_state(&format!("reading {}/state", self.base_url), &body)
         })
     }
 
     fn pause<'a>(&'a self, _mark: &'a PauseMark) -> BoxFuture<'a, Result<(), ControlError>> {
-        Box::pin(self.reach("/pause", IngestionState::Paused))
+        Box::pin(self.reach("/pause", None, IngestionState::Paused))
     }
 
-    fn resume<'a>(&'a self, _mark: &'a PauseMark) -> BoxFuture<'a, Result<(), ControlError>> {
-        Box::pin(self.reach("/resume", IngestionState::Running))
+    fn resume<'a>(&'a self, _mark: &'a PauseMark, to: Option<Serving>) -> BoxFuture<'a, Result<(), ControlError>> {
+        let body = to.map(|to| {
+            let writer = serde_json::json!({ "host": to.writer.ip(), "port": to.writer.port() });
+            serde_json::json!({ "writer": writer }).to_string()
+        });
+        Box::pin(self.reach("/resume", body, IngestionState::Running))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     };
 
@@ -103,16 +117,20 @@ mod tests {
     use super::*;
 
     /// A tiny service: three routes, one request a connection.
-    async fn service() -> (String, Arc<AtomicBool>) {
+    async fn service() -> (String, Arc<AtomicBool>, Arc<Mutex<Vec<String>>>) {
         let listener = admin::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let paused = Arc::new(AtomicBool::new(false));
-        let state = paused.clone();
+        let bodies = Arc::new(Mutex::new(Vec::new()));
+        let (state, seen) = (paused.clone(), bodies.clone());
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut request = [0_u8; 1024];
                 let read = stream.read(&mut request).await.unwrap_or(0);
-                let line = String::from_utf8_lossy(&request[..read]).lines().next().unwrap_or_default().to_owned();
+                let text = String::from_utf8_lossy(&request[..read]).into_owned();
+                let line = text.lines().next().unwrap_or_default().to_owned();
+                let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+                seen.lock().unwrap().extend(body.filter(|body| !body.is_empty()));
                 let (status, body) = match line.as_str() {
                     "POST /pause HTTP/1.1" => {
                         state.store(true, Ordering::SeqCst);
@@ -134,7 +152,7 @@ mod tests {
                 let _gone = stream.write_all(answer.as_bytes()).await;
             }
         });
-        (address, paused)
+        (address, paused, bodies)
     }
 
     fn mark() -> PauseMark {
@@ -144,20 +162,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_service_is_paused_observed_and_resumed() {
-        let (address, paused) = service().await;
+        let (address, paused, bodies) = service().await;
         let http = Http::new("orders".into(), &address, Clock::system());
         http.pause(&mark()).await.unwrap();
         assert!(paused.load(Ordering::SeqCst));
         let seen = http.observe().await.unwrap();
         assert_eq!(seen, Observation { state: IngestionState::Paused, backlog: Some(12), rate: Some(3.5) });
-        http.resume(&mark()).await.unwrap();
-        http.resume(&mark()).await.unwrap();
+        http.resume(&mark(), None).await.unwrap();
+        assert_eq!(*bodies.lock().unwrap(), Vec::<String>::new(), "nothing moved, nothing is told");
+        let to = Serving { writer: "10.1.2.3:5433".parse().unwrap(), reader: None };
+        http.resume(&mark(), Some(to)).await.unwrap();
+        assert_eq!(*bodies.lock().unwrap(), [r#"{"writer":{"host":"10.1.2.3","port":5433}}"#]);
         assert!(!paused.load(Ordering::SeqCst));
     }
 
     #[tokio::test]
     async fn a_refusal_names_the_request() {
-        let (address, _) = service().await;
+        let (address, ..) = service().await;
         let http = Http::new("orders".into(), &format!("{address}/elsewhere"), Clock::system());
         let error = http.pause(&mark()).await.unwrap_err().to_string();
         assert!(error.starts_with("POST http://") && error.ends_with("it answered 404 Not Found"), "{error}");

@@ -49,6 +49,14 @@ pub struct PauseMark {
     pub expires_at: Timestamp,
 }
 
+/// Where the side that serves is, by address: names may still lead to the other one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Serving {
+    pub writer: SocketAddr,
+    /// `None` when it has none.
+    pub reader: Option<SocketAddr>,
+}
+
 /// One ingestion system. One file; registered by one line in [`controllers`]; chosen by `kind` in the configuration.
 pub trait IngestionController: Send + Sync {
     fn name(&self) -> &str;
@@ -58,14 +66,14 @@ pub trait IngestionController: Send + Sync {
     /// Pauses, and returns when the system says that it is paused. The caller bounds the time and may drop the future;
     /// `resume` must then be able to put things right.
     fn pause<'a>(&'a self, mark: &'a PauseMark) -> BoxFuture<'a, Result<(), ControlError>>;
-    /// Idempotent; called only for a pause of our own.
-    fn resume<'a>(&'a self, mark: &'a PauseMark) -> BoxFuture<'a, Result<(), ControlError>>;
+    /// Idempotent; called only for a pause of our own. `to` is set when another side serves than before the pause.
+    fn resume<'a>(&'a self, mark: &'a PauseMark, to: Option<Serving>) -> BoxFuture<'a, Result<(), ControlError>>;
     /// It can hold clients through the cut, and be told the new address.
     fn holds(&self) -> bool {
         false
     }
-    /// Sends clients to the server at `to` from now on.
-    fn retarget(&self, _to: SocketAddr) -> BoxFuture<'_, Result<(), ControlError>> {
+    /// Sends clients to the servers at `to` from now on.
+    fn retarget(&self, _to: Serving) -> BoxFuture<'_, Result<(), ControlError>> {
         Box::pin(async { Ok(()) })
     }
     /// Sends clients where the configuration sent them before [`IngestionController::retarget`]: to the production name.
@@ -82,9 +90,18 @@ pub fn controllers(config: &[Ingestion], clock: &Clock) -> Vec<Arc<dyn Ingestion
             Ingestion::Command { name, observe, pause, resume } => {
                 Arc::new(command::Command { name, observe, pause, resume, clock: clock.clone() })
             }
-            Ingestion::Pgbouncer { name, admin, admin_user, admin_password_file, databases, config_file } => {
+            Ingestion::Pgbouncer {
+                name,
+                admin,
+                admin_user,
+                admin_password_file,
+                databases,
+                reader_databases,
+                config_file,
+            } => {
                 let console =
                     pgbouncer::Console { address: admin, user: admin_user, password_file: admin_password_file };
+                let databases = pgbouncer::Databases { writer: databases, reader: reader_databases };
                 Arc::new(pgbouncer::PgBouncer::new(name, console, databases, config_file, clock.clone()))
             }
         }

@@ -17,7 +17,7 @@ use runtime::clock::Clock;
 use tokio::{sync::Mutex, task::AbortHandle};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
-use super::{BoxFuture, ControlError, IngestionController, Observation, PauseMark, failed};
+use super::{BoxFuture, ControlError, IngestionController, Observation, PauseMark, Serving, failed};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// One command of the console other than `PAUSE`, which the caller bounds.
@@ -31,11 +31,22 @@ pub struct Console {
     pub password_file: Option<PathBuf>,
 }
 
+/// Its database names that are held through the cut.
+#[derive(Debug, Clone)]
+pub struct Databases {
+    /// Sent to the writer.
+    pub writer: Vec<String>,
+    /// Sent to a reader, to the writer where there is none.
+    pub reader: Vec<String>,
+}
+
 /// See the module.
 pub struct PgBouncer {
     name: String,
     console: Console,
+    /// All of them, in order of their names' lists.
     databases: Vec<String>,
+    readers: Vec<String>,
     config_file: PathBuf,
     clock: Clock,
     /// Connections kept from the pause on, so that the release waits for none: one a database and one more.
@@ -54,14 +65,10 @@ impl Drop for Session {
 }
 
 impl PgBouncer {
-    pub fn new(
-        name: String,
-        console: Console,
-        databases: Vec<String>,
-        config_file: PathBuf,
-        clock: Clock,
-    ) -> PgBouncer {
-        PgBouncer { name, console, databases, config_file, clock, warm: Mutex::default() }
+    pub fn new(name: String, console: Console, databases: Databases, config_file: PathBuf, clock: Clock) -> PgBouncer {
+        let Databases { writer, reader: readers } = databases;
+        let databases = writer.into_iter().chain(readers.iter().cloned()).collect();
+        PgBouncer { name, console, databases, readers, config_file, clock, warm: Mutex::default() }
     }
 
     fn doing(&self, what: &str) -> String {
@@ -215,8 +222,8 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     std::fs::rename(draft, path)
 }
 
-/// The databases file with `host=` and `port=` of the named databases set to `to`. Every one must stand in it.
-fn pointed(text: &str, databases: &[String], to: SocketAddr) -> Result<String, String> {
+/// The databases file with `host=` and `port=` of the named databases set to where `to` sends each. Every one must stand in it.
+fn pointed(text: &str, databases: &[String], to: impl Fn(&str) -> SocketAddr) -> Result<String, String> {
     let mut left: Vec<&str> = databases.iter().map(String::as_str).collect();
     let mut lines = Vec::new();
     for line in text.lines() {
@@ -225,7 +232,7 @@ fn pointed(text: &str, databases: &[String], to: SocketAddr) -> Result<String, S
             None => lines.push(line.to_owned()),
             Some(at) => {
                 left.remove(at);
-                lines.push(pointed_line(line, to));
+                lines.push(pointed_line(line, to(name.unwrap_or_default())));
             }
         }
     }
@@ -279,7 +286,7 @@ impl IngestionController for PgBouncer {
         Box::pin(self.pause_all())
     }
 
-    fn resume<'a>(&'a self, _mark: &'a PauseMark) -> BoxFuture<'a, Result<(), ControlError>> {
+    fn resume<'a>(&'a self, _mark: &'a PauseMark, _to: Option<Serving>) -> BoxFuture<'a, Result<(), ControlError>> {
         Box::pin(self.resume_all())
     }
 
@@ -287,10 +294,13 @@ impl IngestionController for PgBouncer {
         true
     }
 
-    fn retarget(&self, to: SocketAddr) -> BoxFuture<'_, Result<(), ControlError>> {
+    fn retarget(&self, to: Serving) -> BoxFuture<'_, Result<(), ControlError>> {
         Box::pin(async move {
             let now = self.read(&self.config_file)?;
-            let wanted = pointed(&now, &self.databases, to);
+            let wanted = pointed(&now, &self.databases, |name| match to.reader {
+                Some(reader) if self.readers.iter().any(|ours| ours == name) => reader,
+                _ => to.writer,
+            });
             let wanted = wanted.map_err(|what| failed(self.doing("reading its databases file"), what))?;
             if wanted == now {
                 return Ok(());
@@ -325,13 +335,15 @@ mod tests {
         let text = "[databases]\n; ours\norders = host=127.1.1.1 port=5432 dbname=orders pool_size=5\n\
                     \"billing\" = dbname=billing host=127.1.1.1 port=5432\nother = host=127.1.1.1 port=5432\n";
         let to: SocketAddr = "127.1.1.9:5433".parse().unwrap();
-        let pointed = pointed(text, &["orders".into(), "billing".into()], to).unwrap();
+        let reader: SocketAddr = "127.1.1.10:5433".parse().unwrap();
+        let place = |name: &str| if name == "billing" { reader } else { to };
+        let pointed = pointed(text, &["orders".into(), "billing".into()], place).unwrap();
         assert_eq!(
             pointed,
             "[databases]\n; ours\norders = host=127.1.1.9 port=5433 dbname=orders pool_size=5\n\
-             \"billing\" = host=127.1.1.9 port=5433 dbname=billing\nother = host=127.1.1.1 port=5432\n"
+             \"billing\" = host=127.1.1.10 port=5433 dbname=billing\nother = host=127.1.1.1 port=5432\n"
         );
-        let again = super::pointed(&pointed, &["orders".into(), "billing".into()], to).unwrap();
+        let again = super::pointed(&pointed, &["orders".into(), "billing".into()], place).unwrap();
         assert_eq!(again, pointed, "pointing twice changes nothing");
     }
 
@@ -339,7 +351,7 @@ mod tests {
     fn a_database_that_is_not_in_the_file_is_named() {
         let to: SocketAddr = "127.1.1.9:5433".parse().unwrap();
         assert_eq!(
-            pointed("[databases]\n", &["orders".into()], to).unwrap_err(),
+            pointed("[databases]\n", &["orders".into()], |_| to).unwrap_err(),
             "it has no line for database \"orders\""
         );
     }

@@ -29,7 +29,7 @@ use crate::{
     config::{Database, Tls},
     gate::Gate,
     helm::{self, Helm},
-    ingestion::{BoxFuture, ControlError, IngestionController, Marks, Observation, PauseMark},
+    ingestion::{BoxFuture, ControlError, IngestionController, Marks, Observation, PauseMark, Serving},
     pg::Dialer,
     spool::Spool,
     state::Shared,
@@ -179,6 +179,8 @@ pub(crate) struct System {
     pub(crate) paused: AtomicBool,
     pub(crate) refuses: AtomicBool,
     pub(crate) pauses: AtomicU32,
+    /// Where it was told to go at its last resume.
+    pub(crate) sent_to: Mutex<Option<Serving>>,
 }
 
 impl IngestionController for System {
@@ -209,8 +211,9 @@ impl IngestionController for System {
         })
     }
 
-    fn resume<'a>(&'a self, _mark: &'a PauseMark) -> BoxFuture<'a, Result<(), ControlError>> {
-        Box::pin(async {
+    fn resume<'a>(&'a self, _mark: &'a PauseMark, to: Option<Serving>) -> BoxFuture<'a, Result<(), ControlError>> {
+        Box::pin(async move {
+            *self.sent_to.lock().unwrap() = to;
             self.paused.store(false, Ordering::SeqCst);
             Ok(())
         })

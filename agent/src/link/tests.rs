@@ -6,9 +6,11 @@ use proto::{
     epoch::{Epoch, Generation},
     intent::{GateWish, IngestionWish, Intent, SwitchoverWindow, Targets, WatchWish},
     job::Expected,
-    report::{Event, HoldKind},
+    report::{Event, HoldKind, Report},
     side::{Endpoint, Member, Side, SideIdentity},
 };
+
+use crate::{ingestion::Serving, status::Chart};
 
 use super::{
     fake::{Agent, CLUSTER, Coordinator, Stream, System, folder},
@@ -100,6 +102,35 @@ async fn a_hold_is_applied_when_everything_is_paused_and_released_at_once() {
     kinds.sort_by_key(|kind| *kind == HoldKind::Ingestion);
     assert_eq!(kinds, [HoldKind::Gate, HoldKind::Ingestion]);
     agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_are_let_go_to_green_as_soon_as_it_took_a_write_and_the_coordinator_hears_of_it() {
+    let (_coordinator, mut stream, agent, system, _folder) = attached("follow").await;
+    stream.intent(&hold(1, 60_000)).await;
+    assert_eq!(stream.settled(1).await, Ok(()));
+    agent.shared.status.send_modify(|chart| *chart = Chart::saying("SWITCHOVER_IN_POST_PROCESSING"));
+    stream.hear("a report with the status", |message| read(message)?.switchover.map(drop)).await;
+    assert!(system.paused.load(Ordering::SeqCst), "a status alone releases nobody");
+    agent.shared.probe.send_modify(|probe| probe.green_took_write = true);
+    system.becomes(false).await;
+    let green = "127.0.0.1:1".parse().unwrap();
+    assert_eq!(*system.sent_to.lock().unwrap(), Some(Serving { writer: green, reader: None }));
+    let report = stream.hear("a report of it", |message| read(message).filter(|it| it.probe.green_took_write)).await;
+    assert_eq!(report.stance, "follow_to_green");
+    let read_the_cut = Targets { serving: Side::Green, ..wish(2).targets };
+    stream.intent(&Intent { gate: GateWish::Open, targets: read_the_cut, ..hold(2, 60_000) }).await;
+    assert_eq!(stream.settled(2).await, Ok(()));
+    assert!(!system.paused.load(Ordering::SeqCst));
+    assert_eq!(system.pauses.load(Ordering::SeqCst), 1, "nothing was held again");
+    agent.kill().await;
+}
+
+fn read(message: &Up) -> Option<Report> {
+    match message {
+        Up::Report(report) => serde_json::from_str(&report.body_json).ok(),
+        _ => None,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -158,6 +158,7 @@ pub(super) fn status(view: &StatusView) -> String {
     }
     put_lag(&mut text, view);
     put_counts(&mut text, view);
+    view.switchover.iter().for_each(|moment| put!(text, "switchover {}", moment.line()));
     view.alarms
         .iter()
         .for_each(|alarm| put!(text, "alarm ({}, {}): {} ({})", alarm.monitor, alarm.level, alarm.text, alarm.code));

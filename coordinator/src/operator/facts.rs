@@ -3,6 +3,7 @@
 use engine::{Fact, Outcome, Request};
 use proto::report::{Event, HoldKind, OutageKind, Session, Verdict};
 
+use super::course::said;
 use crate::world::Upgrade;
 
 /// One sentence, lower case.
@@ -90,10 +91,19 @@ fn observed(event: &Event) -> String {
         Event::PauseCap { percent, resumed, .. } => {
             format!("a pause is at {percent} % of its cap{}", if *resumed { "; it was ended" } else { "" })
         }
+        Event::SwitchoverPhase { side, phase, offset_ms, .. } => {
+            format!("{}{}", said(*side, phase.as_ref()), after(*offset_ms))
+        }
+        Event::GreenAcceptedWrite { offset_ms, .. } => format!("green accepted a write{}", after(*offset_ms)),
         Event::Stance { stance, .. } => format!("acted alone: {stance}"),
         Event::Held { ms, kind: HoldKind::Gate, .. } => format!("clients were held for {ms} ms"),
         Event::Held { ms, kind: HoldKind::Ingestion, .. } => format!("ingestion was paused for {ms} ms"),
     }
+}
+
+/// How long after connections were cut.
+fn after(offset_ms: Option<i64>) -> String {
+    offset_ms.map(|ms| format!(", {ms:+} ms from the cut of connections")).unwrap_or_default()
 }
 
 /// What became of a recorded statement, in words.

@@ -3,6 +3,7 @@
 //!
 //! It reads the fold and puts wishes into the inbox. It appends nothing and decides nothing about an upgrade.
 
+pub mod course;
 pub mod facts;
 mod plan;
 mod service;

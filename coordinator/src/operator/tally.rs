@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use proto::report::{Event, HoldKind, OutageKind, Verdict};
 use serde::{Deserialize, Serialize};
 
+use super::course::Course;
 use crate::world::Upgrade;
 
 /// Statements and schema changes named in full; beyond it they are only counted.
@@ -85,6 +86,8 @@ pub struct Tally {
     pub alarms: BTreeSet<MonitorId>,
     /// What the run goes (or went) back for: the newest failure, alarm or wish of a person that was not got over.
     pub cause: Option<String>,
+    /// How the switchover went, moment by moment.
+    pub course: Course,
     by_source: BTreeMap<String, BySource>,
 }
 
@@ -123,6 +126,7 @@ impl Tally {
     }
 
     fn observe(&mut self, source: &str, event: &Event) {
+        self.course.observe(source, event);
         match event {
             Event::SessionPurged { .. } => self.counts.purged += 1,
             Event::SessionEnded { .. } => self.counts.ended += 1,
@@ -149,7 +153,9 @@ impl Tally {
             | Event::OldSideClient { .. }
             | Event::OldSideWritten { .. }
             | Event::PauseCap { .. }
-            | Event::Stance { .. } => {}
+            | Event::Stance { .. }
+            | Event::SwitchoverPhase { .. }
+            | Event::GreenAcceptedWrite { .. } => {}
         }
     }
 

@@ -9,6 +9,7 @@ use proto::report::Report;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::course::Moment;
 use super::facts;
 use super::tally::{Counts, Downtime, Statement, StepTimes, Tally};
 use crate::link::{AgentSeen, Fresh};
@@ -51,6 +52,9 @@ pub struct StatusView {
     pub counts: Counts,
     pub downtime: Downtime,
     pub statements: Vec<Statement>,
+    /// The switchover moment by moment, as the agents saw it.
+    #[serde(default)]
+    pub switchover: Vec<Moment>,
     pub schema_changes: Vec<String>,
     pub approvals: Vec<ApprovalView>,
     pub alarms: Vec<AlarmView>,
@@ -282,6 +286,7 @@ pub fn status(
         counts: tally.counts,
         downtime: tally.downtime(),
         statements: tally.statements.clone(),
+        switchover: tally.course.moments().to_vec(),
         schema_changes: tally.schema_changes.clone(),
         approvals,
         alarms: state.alarms().iter().map(|(id, alarm)| alarm_view(id.as_str(), alarm)).collect(),
@@ -323,6 +328,7 @@ fn empty(info: &RunInfo, about: &About, now: Timestamp) -> StatusView {
         counts: Counts::default(),
         downtime: Downtime::default(),
         statements: Vec::new(),
+        switchover: Vec::new(),
         schema_changes: Vec::new(),
         approvals: Vec::new(),
         alarms: Vec::new(),

@@ -24,6 +24,22 @@ pub const PROBE_WRITE: &str = "insert into upgrade_pilot.probe (agent, server, n
      values ($1, pg_catalog.inet_server_addr(), 1, pg_catalog.clock_timestamp()) \
      on conflict (agent, server) do update set n = upgrade_pilot.probe.n + 1, at = excluded.at";
 
+// ---- the switchover's status -------------------------------------------------------------------------------------
+
+/// Does the server tell where the switchover stands, as Aurora does?
+pub const HAS_FAST_SWITCHOVER_METADATA: &str =
+    "select pg_catalog.to_regproc('pg_catalog.get_blue_green_fast_switchover_metadata') is not null";
+
+/// Does it, as RDS for PostgreSQL does?
+pub const HAS_SHOW_TOPOLOGY: &str = "select pg_catalog.to_regproc('rds_tools.show_topology') is not null";
+
+/// The status of each row; the argument only names who asks.
+pub const FAST_SWITCHOVER_METADATA: &str =
+    "select status from pg_catalog.get_blue_green_fast_switchover_metadata('upgrade_pilot')";
+
+/// The same, on RDS for PostgreSQL.
+pub const SHOW_TOPOLOGY: &str = "select status from rds_tools.show_topology('upgrade_pilot')";
+
 // ---- slots and sessions ----------------------------------------------------------------------------------------
 
 /// The end of the log, and every slot with its distance to it. One row with a null name when there is no slot.

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use engine::{Failure, FailureClass, Look, Settled, Wait};
+use proto::phase::SideStatus;
 use proto::report::{Outcome, Report};
 use runtime::clock::Mono;
 
@@ -119,7 +120,12 @@ impl Watcher {
         let now = cx.clock().mono();
         if self.seen().asked_at.is_none_or(|at| now.since(at) >= AWS_EVERY) {
             self.seen().asked_at = Some(now);
-            let said = ask_aws(cx, sides).await?;
+            let said = tokio::select! {
+                biased;
+                // AWS may take long to answer, just now of all times; what an agent saw waits for no answer.
+                witness = first_write(cx) => return Ok(Sight::Switched(witness)),
+                said = ask_aws(cx, sides) => said?,
+            };
             self.seen().last = Some(said);
         }
         let Some(said) = self.seen().last.clone() else { return Ok(Sight::Unclear("AWS has not answered yet".into())) };
@@ -145,7 +151,7 @@ impl Watcher {
             DeploymentStatus::SwitchoverInProgress => {
                 seen.in_progress = true;
                 seen.quiet_since = None;
-                return Sight::Unclear("AWS is switching over".into());
+                return Sight::Unclear(format!("AWS is switching over{}", servers_say(cx)));
             }
             status => {
                 seen.quiet_since = None;
@@ -182,6 +188,26 @@ impl Watcher {
             Call::Taken { .. } | Call::NotKnown => failure.because(why),
         }
     }
+}
+
+/// Waits until an agent has seen green accept a write.
+async fn first_write(cx: &Context<'_>) -> Witness {
+    let mut heard = cx.world().agents.heard();
+    loop {
+        if let Some(witness) = green_took_a_write(cx) {
+            return witness;
+        }
+        heard.changed().await;
+    }
+}
+
+/// What the servers say themselves, for people: the agents act on writes, not on words.
+fn servers_say(cx: &Context<'_>) -> String {
+    let report = cx.world().agents.lead_report();
+    let status = report.as_ref().and_then(|report| report.value.switchover.as_ref());
+    let said = |side: &Option<SideStatus>| side.as_ref()?.phase.clone();
+    let phases = status.map(|status| [said(&status.blue), said(&status.green)]).into_iter().flatten().flatten();
+    phases.max().map(|phase| format!("; the servers say {phase}")).unwrap_or_default()
 }
 
 /// A write accepted by green, seen by any agent, is evidence enough.
