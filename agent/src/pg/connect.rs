@@ -28,6 +28,8 @@ pub const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const PASSWORD_COMMAND_WITHIN: Duration = Duration::from_secs(10);
 /// A password that a command printed is used this long (IAM tokens live 15 minutes).
 const PASSWORD_FRESH: Duration = Duration::from_secs(300);
+/// A refused password that a command printed so lately is not asked for again.
+const PASSWORD_YOUNG: Duration = Duration::from_secs(60);
 /// Notices that nobody takes are dropped beyond this many.
 const NOTICES_MAX: usize = 4096;
 
@@ -337,7 +339,7 @@ impl Dialer {
         if let Err(error) = &dialled
             && error.kind() == "auth"
         {
-            self.0.password.forget();
+            self.0.password.forget(self.0.clock.mono());
         }
         dialled
     }
@@ -531,9 +533,12 @@ impl Password {
         Password { source, last: Mutex::new(None) }
     }
 
-    /// Called after a server refused it, so that a rotated one is read.
-    fn forget(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// Called after a server refused it, so that a rotated one is read. A server that takes nobody refuses it too, again and
+    /// again while it is switched over: what a command printed lately is kept, for running it may take long.
+    fn forget(&self, now: Mono) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = matches!(self.source, PasswordSource::File(_));
+        last.take_if(|(read, _)| file || now.since(*read) >= PASSWORD_YOUNG);
     }
 
     async fn get(&self, clock: &Clock) -> Result<SecretString, ConnectError> {
@@ -544,8 +549,8 @@ impl Password {
             return Ok(password.clone());
         }
         let text = match &self.source {
-            PasswordSource::File(path) => tokio::fs::read_to_string(path)
-                .await
+            // Not by the pool of threads: names that do not resolve may keep those busy when it matters.
+            PasswordSource::File(path) => std::fs::read_to_string(path)
                 .map_err(|error| ConnectError::Password { what: format!("{}: {error}", path.display()) })?,
             PasswordSource::Command(command) => run(clock, command).await?,
         };
