@@ -6,6 +6,10 @@ use std::time::Duration;
 use proto::jobs::{ResubmitPolicy, Table};
 use serde::{Deserialize, Serialize};
 
+pub use window::Window;
+
+mod window;
+
 /// The spec of one upgrade. Every field has a default but the cluster and the target version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,6 +58,9 @@ pub struct UpgradeSpec {
 pub struct Reboot {
     /// `approve` waits for `pilot approve ID reboot`; `allow` goes on by itself.
     pub policy: RebootPolicy,
+    /// The reboot begins in this window only (UTC; `sun:03:00-sun:05:00`, or `03:00-05:00` for every day), whatever the policy,
+    /// or as soon as `pilot approve ID reboot` says so.
+    pub window: Option<String>,
     /// How long a reboot may take until the writer answers in sync, in seconds.
     pub seconds_max: u64,
 }
@@ -226,7 +233,17 @@ pub enum CleanupPolicy {
 
 impl Default for Reboot {
     fn default() -> Reboot {
-        Reboot { policy: RebootPolicy::Approve, seconds_max: 900 }
+        Reboot { policy: RebootPolicy::Approve, window: None, seconds_max: 900 }
+    }
+}
+
+impl Reboot {
+    /// The window, where there is one.
+    ///
+    /// # Errors
+    /// What is wrong with its text; never after `validate`.
+    pub fn window(&self) -> Result<Option<Window>, String> {
+        self.window.as_deref().map(str::parse).transpose()
     }
 }
 
@@ -424,6 +441,9 @@ impl UpgradeSpec {
             );
         }
         self.replication.validate()?;
+        if let Err(wrong) = self.reboot.window() {
+            return refuse("reboot.window", wrong, "write sun:03:00-sun:05:00, or 03:00-05:00 for every day, in UTC");
+        }
         for (field, seconds) in [
             ("purge.idle_grace_seconds", self.purge.idle_grace_seconds),
             ("purge.active_wait_seconds", self.purge.active_wait_seconds),
@@ -513,6 +533,7 @@ mod tests {
         check("switchover.attempts", |spec| spec.switchover.attempts = 0);
         check("ingestion.max_pause_seconds", |spec| spec.ingestion.source_retention_seconds = Some(60));
         check("replication.retained_bytes", |spec| spec.replication.retained_bytes_hold = 1);
+        check("reboot.window", |spec| spec.reboot.window = Some("Sun 3am".into()));
         check("replication.xmin_age", |spec| spec.replication.xmin_age_unwind = 1);
         check("replication.free_bytes", |spec| spec.replication.free_bytes_unwind = u64::MAX);
         check("vacuum.full", |spec| spec.vacuum.full = vec!["lines".into()]);

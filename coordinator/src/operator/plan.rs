@@ -97,10 +97,13 @@ fn plan_step(spec: &UpgradeSpec, step: &engine::plan::StepShape) -> PlanStep {
 
 fn waits(spec: &UpgradeSpec, step: &str) -> Vec<String> {
     match step {
-        "prerequisites" => vec![
-            format!("the cluster snapshot, up to {} s", spec.provisioning.snapshot_seconds_max),
-            format!("every member in sync after the reboot, up to {} s", spec.reboot.seconds_max),
-        ],
+        "prerequisites" => {
+            let snapshot = format!("the cluster snapshot, up to {} s", spec.provisioning.snapshot_seconds_max);
+            let window = spec.reboot.window.as_ref();
+            let window = window.map(|window| format!("the window of the reboot, {window} UTC, or its approval"));
+            let in_sync = format!("every member in sync after the reboot, up to {} s", spec.reboot.seconds_max);
+            [Some(snapshot), window, Some(in_sync)].into_iter().flatten().collect()
+        }
         "provisioning" => vec![format!("AWS building green, up to {} s", spec.provisioning.seconds_max)],
         "post_provisioning" => vec![format!("vacuum and statistics on green, up to {} s", spec.vacuum.seconds_max)],
         "replicating_data" => vec![
@@ -164,7 +167,7 @@ fn causes(spec: &UpgradeSpec, facts: &Facts) -> Vec<Cause> {
 
 fn approvals(spec: &UpgradeSpec) -> Vec<String> {
     let mut names = Vec::new();
-    if spec.reboot.policy == RebootPolicy::Approve {
+    if spec.reboot.policy == RebootPolicy::Approve && spec.reboot.window.is_none() {
         names.push("reboot".to_owned());
     }
     if spec.switchover.approve {

@@ -256,6 +256,44 @@ async fn left_by_an_earlier_upgrade() -> (Stage, DeploymentId) {
     with_a_deployment(earlier.deployment(2), vec![earlier.tag()]).await
 }
 
+/// When the first reboot was asked for, and when the upgrade was created.
+fn rebooted(stage: &Stage, facts: &[engine::Entry<Upgrade>]) -> (jiff::Timestamp, jiff::Timestamp) {
+    let calls = stage.aws.calls();
+    let reboot = calls.iter().find(|call| call.operation == "RebootDBInstance").expect("a reboot");
+    (reboot.at, facts[0].at)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reboot_waits_for_its_window_and_nothing_is_quieted_before() {
+    // The clock of the stage begins on a Monday, at midnight.
+    let stage = Stage::new(clock());
+    let mut patient = spec();
+    patient.reboot.window = Some("mon:02:00-mon:03:00".into());
+    patient.reboot.policy = crate::spec::RebootPolicy::Approve;
+    let played = testing::play(stage.scene(patient)).await;
+    ended(&played, Outcome::Succeeded);
+    let (at, began) = rebooted(&stage, &played.facts);
+    let waited = at.duration_since(began).as_secs();
+    assert!((7200..7260).contains(&waited), "rebooted after {waited} s");
+    let quiet =
+        played.facts.iter().find(|entry| matches!(&entry.fact, Fact::EffectPlanned { key, .. } if key == "quiesce"));
+    assert!(quiet.expect("extensions were quieted").at.duration_since(began).as_secs() >= 7200);
+    let asked = played.facts.iter().any(|entry| matches!(entry.fact, Fact::ApprovalAsked { .. }));
+    assert!(!asked, "the window is the permission");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_approval_does_not_wait_for_the_window_of_the_reboot() {
+    let stage = Stage::new(clock());
+    let mut patient = spec();
+    patient.reboot.window = Some("sun:02:00-sun:03:00".into());
+    let approved = engine::Request::Approve { name: Some("reboot".into()) };
+    let played = testing::play_asked(stage.scene(patient), approved).await;
+    ended(&played, Outcome::Succeeded);
+    let (at, began) = rebooted(&stage, &played.facts);
+    assert!(at.duration_since(began).as_secs() < 600, "rebooted at {at}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_an_earlier_upgrade_left_is_refused_by_name_until_its_deletion_is_asked_for() {
     let (stage, left) = left_by_an_earlier_upgrade().await;

@@ -86,6 +86,14 @@ pub async fn play<D: Domain>(scene: Scene<D>) -> Played<D> {
     enact(scene, Script::default()).await
 }
 
+/// As [`play`], with a person's wish in the inbox from the beginning.
+///
+/// # Panics
+/// As [`play`].
+pub async fn play_asked<D: Domain>(scene: Scene<D>, request: Request<D>) -> Played<D> {
+    enact_asked(scene, Script::default(), Some(request)).await
+}
+
 /// Loses the process before and after every append (so also between every act and its record), on the path on which
 /// nothing goes wrong; and loses it so while unwinding from a failure of each effect, made or not made. Every run must
 /// end as the same run does without losses: complete, or with the world as it was.
@@ -163,11 +171,18 @@ async fn lose_everywhere<D: Domain>(
 
 /// One play, from `Created` to the end, over as many lives of the driver as it takes.
 async fn enact<D: Domain>(scene: Scene<D>, script: Script) -> Played<D> {
+    enact_asked(scene, script, None).await
+}
+
+async fn enact_asked<D: Domain>(scene: Scene<D>, script: Script, asked: Option<Request<D>>) -> Played<D> {
     let Scene { plan, spec, world, clock, as_before, complete } = scene;
     let plan = Arc::new(plan);
     let (id, subject) = (RunId::from("run"), Subject::from("subject"));
     let memory = MemoryJournal::new(clock.clone());
     start::<D>(&memory, &subject, &id, spec, plan.shape(), clock.now()).await.expect("an empty journal");
+    if let Some(asked) = asked {
+        ask(&memory, &id, AskId::fresh(), Operator::from("test"), &asked, clock.now()).await.expect("an inbox");
+    }
     let journal = LossyJournal::new(memory.clone(), script.loss);
     let abort = Arc::new(Notify::new());
     let mut options = Options::<D> { inbox_every: Duration::from_secs(10), ..Options::default() };

@@ -9,4 +9,4 @@ mod matrix;
 pub use contract::journal_contract;
 pub use given::Given;
 pub use journal::{LossyJournal, MemoryJournal, When};
-pub use matrix::{Played, Report, Scene, Verdict, conformance, crash_matrix, play};
+pub use matrix::{Played, Report, Scene, Verdict, conformance, crash_matrix, play, play_asked};

@@ -74,6 +74,10 @@ impl Step<Upgrade> for Prerequisites {
         let snapshot = snapshot(cx, &start).await?;
         job(cx, "install-schema", Side::Blue, &InstallSchema { upgrade: cx.run_id().to_string() }, SHORT_JOB).await?;
         replica_identities(cx).await?;
+        if cx.recall::<Timestamp>("quiesce").is_none() {
+            // Nothing is quieted for days only because the window has not come.
+            reboot::until_allowed(cx).await?;
+        }
         let quiesced = quiesce(cx).await?;
         let groups = parameters::put_in_place(cx, &start).await?;
         let reboot_unavailable_ms = reboot::if_needed(cx, &start).await?;

@@ -1,4 +1,4 @@
-//! The one reboot that static parameters need: approved or allowed, ingestion paused and clients held where they can be, the
+//! The one reboot that static parameters need: in its window, approved or allowed, ingestion paused and clients held where they can be, the
 //! writer first, its outage measured.
 
 use std::time::Duration;
@@ -8,6 +8,7 @@ use proto::intent::{GateWish, IngestionWish, SwitchoverWindow, WatchWish};
 
 use super::{Start, targets, wish};
 use crate::{
+    codes::BAD_SPEC,
     preflight::failed,
     rds::{self, Cluster},
     spec::{RebootPolicy, UpgradeSpec},
@@ -23,7 +24,11 @@ pub(super) async fn if_needed(cx: &Context<'_>, start: &Start) -> Result<Option<
         until_in_sync(cx, &start.blue, cx.spec().provisioning.stable_reads, limit).await?;
         return Ok(None);
     }
-    if cx.spec().reboot.policy == RebootPolicy::Approve {
+    let begun = start.blue.instances.iter().any(|instance| cx.recall::<()>(&key(instance)).is_some());
+    if !begun {
+        until_allowed(cx).await?;
+    }
+    if cx.spec().reboot.policy == RebootPolicy::Approve && cx.spec().reboot.window.is_none() {
         let names: Vec<&str> = waiting.iter().map(|instance| instance.id.as_str()).collect();
         let why = format!(
             "static parameters wait for a reboot of {}; writers are without a server for some seconds",
@@ -47,6 +52,28 @@ pub(super) async fn if_needed(cx: &Context<'_>, start: &Start) -> Result<Option<
     quiet.window = None;
     publish(cx, quiet, SETTLE).await?;
     Ok(measured(cx).zip(before).map(|(after, before)| after.saturating_sub(before)))
+}
+
+/// Waits for the spec's window, where it has one; a person's approval does not wait for it.
+pub(super) async fn until_allowed(cx: &Context<'_>) -> Result<(), Failure> {
+    let window = cx
+        .spec()
+        .reboot
+        .window()
+        .map_err(|wrong| Failure::permanent(BAD_SPEC, "reading reboot.window").because(wrong))?;
+    let Some(window) = window else { return Ok(()) };
+    let deadline = window.every() + Duration::from_secs(3600);
+    let wait = engine::Wait { every: Duration::from_secs(1), deadline, what: "the window of the reboot" };
+    cx.until(wait, || async {
+        let now = cx.clock().now();
+        let left = window.opens_in(now);
+        if left.is_zero() || cx.approved("reboot") {
+            return Ok(Look::There(()));
+        }
+        let opens = now.saturating_add(left).unwrap_or(now);
+        Ok(Look::NotYet(format!("it opens at {opens:.0}; pilot approve {} reboot does not wait for it", cx.run_id())))
+    })
+    .await
 }
 
 /// Who can hold clients holds them while the writer restarts; probes look closely, and an agent on its own asks the database.
@@ -86,7 +113,7 @@ async fn reboot(cx: &Context<'_>, start: &Start, instance: &RecordedInstance) ->
         })
     };
     cx.effect(
-        &format!("reboot-{}", instance.resource_id),
+        &key(instance),
         async { Ok(()) },
         move |()| in_sync(),
         |()| async move {
@@ -97,6 +124,11 @@ async fn reboot(cx: &Context<'_>, start: &Start, instance: &RecordedInstance) ->
         },
     )
     .await
+}
+
+/// Names the reboot of one instance.
+fn key(instance: &RecordedInstance) -> String {
+    format!("reboot-{}", instance.resource_id)
 }
 
 async fn until_available(cx: &Context<'_>, start: &Start, deadline: Duration) -> Result<(), Failure> {
