@@ -41,7 +41,7 @@ const PHASES: [&str; 7] = [
 /// Describes every metric and sets those that are known at the start.
 pub fn describe() {
     describe_gauge!(BUILD_INFO, "1; the version is a label");
-    describe_gauge!(PHASE, "1 for the step at work, 0 for the others; all 0 when no upgrade runs");
+    describe_gauge!(PHASE, "1 for the step at work or waiting, 0 for the others; all 0 when no upgrade runs");
     describe_histogram!(STEP_SECONDS, Unit::Seconds, "how long a step took, from its first start to its end");
     describe_gauge!(LAG_BYTES, Unit::Bytes, "bytes of WAL that the subscriber of a slot has not confirmed");
     describe_gauge!(
@@ -70,7 +70,8 @@ pub fn describe() {
     phase(None);
 }
 
-fn phase(now: Option<&str>) {
+/// Shows the step at work, or that waits for a person or for its time.
+pub fn phase(now: Option<&str>) {
     for step in PHASES {
         gauge!(PHASE, "step" => step).set(if now == Some(step) { 1.0 } else { 0.0 });
     }

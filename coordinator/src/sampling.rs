@@ -51,8 +51,10 @@ async fn ask_cloudwatch(cloudwatch: &dyn CloudWatch, clock: &Clock, running: &Ru
 }
 
 async fn sample(store: &SqliteStore, clock: &Clock, running: &Running, handle: &Handle<Upgrade>) -> Infallible {
+    let mut shown = None;
     loop {
         clock.sleep(EVERY).await;
+        show_phase(handle, &mut shown);
         metrics::links(running.agents.connected().len());
         let Some(report) = running.agents.lead_report().filter(|report| report.age < EVERY * 5) else { continue };
         metrics::report(&report.value);
@@ -62,6 +64,16 @@ async fn sample(store: &SqliteStore, clock: &Clock, running: &Running, handle: &
         {
             tracing::warn!(upgrade = %handle.run_id(), error = %error, "samples were not kept");
         }
+    }
+}
+
+/// Between two steps, and after a restart, no fact says which step waits: the fold does.
+fn show_phase(handle: &Handle<Upgrade>, shown: &mut Option<String>) {
+    let state = handle.state();
+    let phase = crate::operator::view::phase(&state).filter(|_| state.outcome().is_none());
+    if phase.is_some() && phase != *shown {
+        metrics::phase(phase.as_deref());
+        *shown = phase;
     }
 }
 

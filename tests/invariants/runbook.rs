@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::source::{code_before_tests, files, none, rust_under, text};
+use super::source::{code_before_tests, files, none, rust_under, text, words};
 
 /// Where codes are declared.
 const DECLARED_IN: [&str; 3] = ["coordinator/engine/src/", "coordinator/src/", "agent/src/"];
@@ -59,6 +59,30 @@ fn every_code_has_a_page_and_every_page_a_code() {
     none("a code has no page in deploy/runbook", &without);
     let stray: Vec<String> = pages.into_iter().filter(|page| !codes.contains_key(page)).collect();
     none("a page belongs to no code", &stray);
+}
+
+#[test]
+fn every_code_is_raised_somewhere() {
+    let lines: Vec<(String, String)> = rust_under(&DECLARED_IN)
+        .into_iter()
+        .flat_map(|path| {
+            let lines = code_before_tests(&path).into_iter();
+            lines.map(|(n, line)| (format!("{path}:{n}"), line)).collect::<Vec<_>>()
+        })
+        .collect();
+    let mut never = Vec::new();
+    for (code, places) in declarations() {
+        let (place, name) = places[0].rsplit_once(": ").expect("a place and a name");
+        let file = place.split(':').next().unwrap_or_default();
+        // A list of all codes stands beside their declarations, one name a line.
+        let listed = |at: &str, line: &str| at.starts_with(file) && line.trim().trim_end_matches(',') == name;
+        let used =
+            |(at, line): &(String, String)| at != place && !listed(at, line) && words(line).any(|word| word == name);
+        if !lines.iter().any(used) {
+            never.push(format!("{code}: {}", places[0]));
+        }
+    }
+    none("a code is declared, and nothing raises it", &never);
 }
 
 #[test]

@@ -76,10 +76,11 @@ fn without_comment(line: &str) -> String {
     line[..comment.unwrap_or(line.len())].to_owned()
 }
 
-/// Code up to the tests at the bottom of the file.
+/// Code up to the tests at the bottom of the file; tests in a file of their own end nothing.
 pub(super) fn code_before_tests(path: &str) -> Vec<(usize, String)> {
     let all = code(path);
-    let end = all.iter().position(|(_, line)| line.trim() == "#[cfg(test)]").unwrap_or(all.len());
+    let begins = |pair: &[(usize, String)]| pair[0].1.trim() == "#[cfg(test)]" && pair[1].1.trim_end().ends_with('{');
+    let end = all.windows(2).position(begins).unwrap_or(all.len());
     all.into_iter().take(end).collect()
 }
 

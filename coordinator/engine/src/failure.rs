@@ -140,8 +140,6 @@ pub mod codes {
     pub const PANICKED: Code = Code("PU0908");
     /// A monitor died and was started again.
     pub const MONITOR_DIED: Code = Code("PU0909");
-    /// The retry budget of a step is spent.
-    pub const BUDGET_SPENT: Code = Code("PU0910");
     /// A person asked to abort.
     pub const ABORTED: Code = Code("PU0911");
     /// A person asked to pause.
@@ -167,7 +165,6 @@ pub mod codes {
         CANNOT_ARM,
         PANICKED,
         MONITOR_DIED,
-        BUDGET_SPENT,
         ABORTED,
         PAUSED,
         APPROVAL,

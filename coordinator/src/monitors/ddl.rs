@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use engine::{Alarm, Monitor, MonitorId};
+use engine::state::Warning;
+use engine::{Alarm, Monitor, MonitorId, StepId};
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 
 use super::{Context, hold, replication_lag::replicating, tell, writer_of_blue};
 use crate::{
@@ -19,6 +21,9 @@ mod statement;
 
 pub(super) struct SchemaChanges;
 
+/// The lead compares every 30 s; an older word that both sides are equal is none.
+const FINGERPRINT_FRESH: Duration = Duration::from_secs(120);
+
 /// Reading a log costs the instance: not more often.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
@@ -30,6 +35,7 @@ impl Monitor<Upgrade> for SchemaChanges {
         let mut said = BTreeSet::new();
         loop {
             if replicating(&cx) {
+                said.extend(in_journal(&cx));
                 for seen in log.read(&cx).await {
                     if said.insert(seen.clone()) {
                         cx.warn(codes::SCHEMA_CHANGED, &seen).await;
@@ -45,18 +51,44 @@ impl Monitor<Upgrade> for SchemaChanges {
     }
 }
 
+/// What the log has shown since this green was begun, also to a coordinator that is gone.
+fn in_journal(cx: &Context<'_>) -> Vec<String> {
+    let state = cx.state();
+    let Some(since) = state.step(StepId("provisioning")).and_then(|step| step.started_at) else { return Vec::new() };
+    let ours =
+        |warning: &&Warning| warning.code == codes::SCHEMA_CHANGED && warning.step.is_none() && warning.at >= since;
+    state.warnings().filter(ours).map(|warning| warning.detail.clone()).collect()
+}
+
 fn judge(cx: &Context<'_>, in_log: &BTreeSet<String>) -> Option<Alarm> {
     let report = cx.world().agents.lead_report();
-    let differences = report.as_ref().and_then(|report| report.value.schema.as_ref()).map(|schema| &schema.differences);
-    if let Some(first) = differences.and_then(|differences| differences.first()) {
-        let n = differences.map_or(0, Vec::len);
+    let schema = report.as_ref().and_then(|report| Some((report.age, report.value.schema.as_ref()?)));
+    if let Some((_, schema)) = schema
+        && let Some(first) = schema.differences.first()
+    {
+        let n = schema.differences.len();
         return Some(hold(codes::SCHEMA_CHANGED, format!("blue and green differ in {n} objects, first {first}")));
     }
     let last = in_log.last()?;
-    Some(hold(
-        codes::SCHEMA_CHANGED,
-        format!("{} schema changes on blue since green was made, one: {last}", in_log.len()),
-    ))
+    let name = acknowledgement(in_log);
+    let equal = schema.is_some_and(|(age, schema)| age + Duration::from_millis(schema.age_ms) <= FINGERPRINT_FRESH);
+    if equal && cx.state().approved(&name) {
+        return None;
+    }
+    let n = in_log.len();
+    let cure = format!("when both sides are equal again: pilot approve {} {name}", cx.run_id());
+    Some(hold(codes::SCHEMA_CHANGED, format!("{n} schema changes on blue since green was made, one: {last}; {cure}")))
+}
+
+/// The name of the approval by which a person says that exactly these changes are settled. One more gives another name.
+pub(crate) fn acknowledgement(in_log: &BTreeSet<String>) -> String {
+    let mut hasher = Sha256::new();
+    for change in in_log {
+        hasher.update(change.as_bytes());
+        hasher.update([0]);
+    }
+    let digest: String = hasher.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("schema-{digest}")
 }
 
 /// Where reading of the writer's log stands.
@@ -81,7 +113,7 @@ impl Log {
 
     async fn try_read(&mut self, cx: &Context<'_>) -> Result<Vec<String>, crate::rds::Error> {
         let state = cx.state();
-        let since = state.step(engine::StepId("provisioning")).and_then(|step| step.started_at);
+        let since = state.step(StepId("provisioning")).and_then(|step| step.started_at);
         let rds = &*cx.world().rds;
         let Some(writer) = writer_of_blue(cx).await? else { return Ok(Vec::new()) };
         if self.instance.as_ref() != Some(&writer) {

@@ -1,9 +1,11 @@
 //! The eighth step, monitoring: one file a monitor. A monitor raises and clears its own alarm; it never changes the world.
 
-mod ddl;
+mod caps;
+pub(crate) mod ddl;
 mod ingestion;
 mod link;
 mod old_side;
+mod production;
 mod replication_lag;
 mod storage;
 
@@ -26,6 +28,8 @@ pub fn all() -> Monitors<Upgrade> {
         .and(storage::Storage)
         .and(ddl::SchemaChanges)
         .and(ingestion::Ingestion)
+        .and(caps::Caps)
+        .and(production::Production)
         .and(old_side::OldSide)
 }
 

@@ -345,7 +345,7 @@ pub fn unreadable(info: &RunInfo, about: &About, why: &str, now: Timestamp) -> S
 }
 
 /// The step at work: the one being undone, else the first that is not passed, else the last.
-fn phase(state: &State<Upgrade>) -> Option<String> {
+pub(crate) fn phase(state: &State<Upgrade>) -> Option<String> {
     let undoing = state.steps().iter().find(|step| matches!(step.status, Status::Undoing | Status::Stuck));
     let step = undoing.or_else(|| state.current()).or_else(|| state.steps().last())?;
     Some(step.id.to_string())

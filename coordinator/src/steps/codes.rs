@@ -103,10 +103,6 @@ codes! {
     SNAPSHOT_FAILED = "PU0301";
     /// Parameters are not in sync.
     NOT_IN_SYNC = "PU0302";
-    /// A reboot is needed and wants approval.
-    REBOOT_NEEDED = "PU0303";
-    /// Something of ours is still there after undoing.
-    LEFT_BEHIND = "PU0304";
     /// Parameters are set back as pending-reboot.
     PENDING_REBOOT_LEFT = "PU0305";
 
@@ -147,9 +143,7 @@ codes! {
     NOT_SWITCHED = "PU0404";
     /// Whether AWS switched over cannot be told.
     OUTCOME_UNREADABLE = "PU0405";
-    /// An operator must approve the switchover.
-    SWITCHOVER_APPROVAL = "PU0406";
-    /// The hold ran past its cap.
+    /// Clients are held until near, or at, the cap.
     HELD_TOO_LONG = "PU0407";
 
     // --- after the cut ---
@@ -167,8 +161,6 @@ codes! {
     SEQUENCES_RAISED = "PU0506";
 
     // --- cleanup ---
-    /// An operator must approve the cleanup.
-    CLEANUP_APPROVAL = "PU0521";
     /// A client is still seen on the old side.
     OLD_SIDE_IN_USE = "PU0522";
     /// The new production has no backup yet.
@@ -195,6 +187,6 @@ codes! {
     XMIN_HELD = "PU0607";
     /// The writer's local storage runs out.
     STORAGE_LOW = "PU0608";
-    /// An agent could not do a job.
-    JOB_FAILED = "PU0610";
+    /// Ingestion is paused for too long.
+    PAUSED_TOO_LONG = "PU0609";
 }

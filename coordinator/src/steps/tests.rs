@@ -137,6 +137,89 @@ async fn local_storage_that_runs_out_unwinds_and_a_missing_figure_only_keeps_the
     assert!(failure.to_string().contains("free local storage is not measured"), "{failure}");
 }
 
+/// The stage's reports with ingestion paused since the moment it was asked for, and released by the agent itself at the cap.
+fn paused_as_asked(stage: &Stage, cap: std::time::Duration) {
+    let (clock, since) = (stage.clock.clone(), std::sync::Mutex::new(None));
+    *stage.tamper.lock().unwrap() = Some(Box::new(move |report| {
+        let mut since = since.lock().unwrap();
+        let paused = report.ingestion[0].state == proto::report::IngestionState::Paused;
+        *since = if paused { since.or(Some(clock.mono())) } else { None };
+        let for_now = since.map(|since| clock.mono().since(since)).filter(|paused| *paused < cap);
+        report.ingestion_paused_ms = for_now.map(|paused| paused.as_millis() as u64);
+    }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ingestion_paused_up_to_its_cap_unwinds() {
+    let stage = Stage::new(clock());
+    let mut slow = spec();
+    slow.ingestion.pause = crate::spec::PauseFor::Replication;
+    slow.ingestion.max_pause_seconds = 600;
+    slow.replication.sustained_seconds = 3600.0;
+    slow.replication.drain_seconds_max = 7200;
+    paused_as_asked(&stage, std::time::Duration::from_secs(600));
+    let played = testing::play(stage.scene(slow)).await;
+    ended(&played, Outcome::Unwound);
+    let alarms = raised(&played.facts, codes::PAUSED_TOO_LONG);
+    assert!(matches!(alarms.first(), Some(Alarm::Note(_))), "{alarms:?}");
+    assert!(matches!(alarms.last(), Some(Alarm::Unwind(_))), "{alarms:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn production_that_answers_nobody_holds_the_switchover_until_it_does() {
+    let stage = Stage::new(clock());
+    let (clock, aws) = (stage.clock.clone(), stage.aws.clone());
+    let since = std::sync::Mutex::new(None);
+    *stage.tamper.lock().unwrap() = Some(Box::new(move |report| {
+        // Half a minute's outage that begins when the deployment does.
+        let begun = aws.snapshot_of_world().names().any(|name| name.starts_with("deployment "));
+        let mut since = since.lock().unwrap();
+        *since = since.or(begun.then(|| clock.mono()));
+        if since.is_some_and(|since| clock.mono().since(since) < std::time::Duration::from_secs(30)) {
+            let outcome = proto::report::Outcome::Unreachable { kind: "refused".into(), sqlstate: None };
+            report.probe.production = Some(proto::report::Seen { age_ms: 1, outcome });
+        }
+    }));
+    let played = testing::play(stage.scene(spec())).await;
+    ended(&played, Outcome::Succeeded);
+    assert!(matches!(raised(&played.facts, codes::PRODUCTION_DOWN)[..], [Alarm::Hold(_)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_schema_change_in_the_log_holds_until_it_is_settled_by_name_and_both_sides_are_equal() {
+    let made = || {
+        let stage = Stage::new(clock());
+        let line =
+            "2026-11-23 05:00:00 UTC:10.0.0.1(5432):app@orders:[7]:LOG:  statement: CREATE INDEX i ON lines (id)\n";
+        stage.aws.write_log(&"orders-1".into(), "error/postgresql.log.2026-11-23-05", line);
+        let mut impatient = spec();
+        impatient.switchover.attempts = 1;
+        (stage, impatient)
+    };
+    let seen = "CREATE INDEX i ON lines (id) by app in orders from 10.0.0.1(5432), 2026-11-23T05:00:00Z";
+    let name = crate::monitors::ddl::acknowledgement(&[seen.to_owned()].into());
+
+    let (stage, impatient) = made();
+    let played = testing::play(stage.scene(impatient)).await;
+    ended(&played, Outcome::Unwound);
+    let alarms = raised(&played.facts, codes::SCHEMA_CHANGED);
+    let [Alarm::Hold(why)] = &alarms[..] else { panic!("{alarms:?}") };
+    assert!(why.text.contains(seen) && why.text.contains(&format!("pilot approve run {name}")), "{why}");
+
+    let (stage, impatient) = made();
+    let settled = engine::Request::Approve { name: Some(name.clone()) };
+    let played = testing::play_asked(stage.scene(impatient), settled).await;
+    ended(&played, Outcome::Succeeded);
+    let warned = played.facts.iter().any(|entry| matches!(&entry.fact, Fact::Warned { detail, .. } if detail == seen));
+    assert!(warned, "it is told all the same");
+
+    // Without a word on the fingerprints nothing is settled.
+    let (stage, impatient) = made();
+    *stage.tamper.lock().unwrap() = Some(Box::new(|report| report.schema = None));
+    let settled = engine::Request::Approve { name: Some(name) };
+    ended(&testing::play_asked(stage.scene(impatient), settled).await, Outcome::Unwound);
+}
+
 #[tokio::test(start_paused = true)]
 async fn dead_rows_kept_too_long_hold_the_switchover_until_they_can_be_vacuumed() {
     let stage = Stage::new(clock());
@@ -348,11 +431,17 @@ async fn deleting_what_was_left_passes_the_crash_matrix() {
         let mut cleaning = spec();
         cleaning.clean_leftovers = true;
         let mut scene = stage.scene(cleaning);
-        // The leftover itself does not come back, and may be there still or not.
-        let blue = stage.blue.clone();
-        scene.as_before = Box::new(move |_| match stage.aws.serving(&CLUSTER.into()) == Some(blue.clone()) {
+        // Of the whole plan the step that deletes; the leftover itself does not come back.
+        scene.plan = engine::Plan::new().then(super::prerequisites::Prerequisites);
+        let (before, after) = (stage.clone(), stage);
+        let serving = |stage: &Stage| match stage.aws.serving(&CLUSTER.into()) == Some(stage.blue.clone()) {
             true => Ok(()),
             false => Err("production is not blue".to_owned()),
+        };
+        scene.as_before = Box::new(move |_| serving(&before));
+        scene.complete = Box::new(move |_| {
+            let left = after.aws.snapshot_of_world().names().any(|name| name.starts_with("deployment "));
+            if left { Err("the deployment is still there".to_owned()) } else { serving(&after) }
         });
         scene
     };
