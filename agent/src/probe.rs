@@ -27,6 +27,8 @@ use crate::{
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(20));
 /// Between looks at green while clients are held for it, on a session that is there and between dials.
 const GREEN_EVERY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(5));
+/// While a dial of green hangs, another is begun after this long.
+const STAGGER: Duration = Duration::from_millis(60);
 /// For a connect, and for each look, outside and inside the window.
 const WITHIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(500));
 /// A write that green took by address this long ago still says that writes are possible: two looks and some.
@@ -313,7 +315,7 @@ impl ProbeTask {
             {
                 let may_write = self.may_write_on_green(&intent, &lock(book));
                 let database = self.shared.dialer.maintenance_database();
-                let dial = self.shared.dialer.open_within(green, database, limits);
+                let dial = self.shared.dialer.open_insistently(green, database, limits, STAGGER);
                 let look = self.look_at(&mut line, limits.connect, dial, may_write, Keep::Always).await;
                 lock(book).green(look, &intent);
             } else {

@@ -4,6 +4,7 @@ mod cli;
 mod crash;
 mod cut;
 mod extensions;
+mod follow;
 mod refuse;
 mod unwind;
 mod upgrade;

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use proto::side::{Endpoint, Member, ServerSaid, Side, SideIdentity};
 use runtime::clock::{Clock, Mono};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -25,6 +26,8 @@ use crate::{
 
 /// What an ordinary connect may take, name, handshake, password and identity included.
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// Tries of one [`Dialer::open_insistently`] that may hang at once.
+const TRIES_MAX: usize = 8;
 const PASSWORD_COMMAND_WITHIN: Duration = Duration::from_secs(10);
 /// A password that a command printed is used this long (IAM tokens live 15 minutes).
 const PASSWORD_FRESH: Duration = Duration::from_secs(300);
@@ -200,6 +203,30 @@ impl Dialer {
             }
         }
         Err(ConnectError::NoWriter { side: side.side, tried: tried.join("; ") })
+    }
+
+    /// As [`Dialer::open_within`], to servers that may swallow what is sent to them: while a try hangs another is begun every
+    /// `stagger`, so that the one is found that comes right after the server takes connections again.
+    pub async fn open_insistently(
+        &self,
+        side: &SideIdentity,
+        database: &str,
+        limits: Limits,
+        stagger: Duration,
+    ) -> Result<Conn, ConnectError> {
+        let mut tries = FuturesUnordered::new();
+        loop {
+            if tries.len() < TRIES_MAX {
+                tries.push(self.open_within(side, database, limits));
+            }
+            tokio::select! {
+                Some(end) = tries.next() => match end {
+                    Err(_) if !tries.is_empty() => {}
+                    end => return end,
+                },
+                () = self.0.clock.sleep(stagger) => {}
+            }
+        }
     }
 
     /// Opens one member, writer or reader, and checks that it is of the side.
@@ -583,4 +610,47 @@ async fn run(clock: &Clock, command: &[String]) -> Result<String, ConnectError> 
         return Err(failed(format!("{program}: {}", output.status)));
     }
     String::from_utf8(output.stdout).map_err(|_| failed(format!("{program}: its output is not text")))
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::side::Member;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_swallows_what_is_sent_is_tried_again_before_the_first_try_ends() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let file = std::env::temp_dir().join(format!("insistent-{}", std::process::id()));
+        std::fs::write(&file, "secret\n").unwrap();
+        let database = Database {
+            user: "upgrade_pilot".into(),
+            password_file: Some(file.clone()),
+            password_command: None,
+            maintenance_database: "postgres".into(),
+            tls: Tls::Disable,
+            tls_ca_file: None,
+        };
+        let dialer = Dialer::new(&database, vec!["127.0.0.0/8".parse().unwrap()], Clock::system()).unwrap();
+        let (resource_id, instance, host) = ("db-1".into(), "green-1".into(), "127.0.0.1".into());
+        let members = vec![Member { resource_id, instance, host, port, writer: true }];
+        let side = SideIdentity { side: Side::Green, cluster_resource_id: "cluster-1".into(), major: 16, members };
+        let limits = Limits { connect: Duration::from_secs(2), silence: Duration::from_secs(2) };
+        // It accepts and never answers: all stay open until the third has come.
+        let third = async {
+            let mut open = Vec::new();
+            while open.len() < 3 {
+                open.push(listener.accept().await.unwrap());
+            }
+        };
+        tokio::select! {
+            ended = dialer.open_insistently(&side, "postgres", limits, Duration::from_millis(10)) => {
+                panic!("it gave up before the third try: {:?}", ended.err().map(|error| error.to_string()));
+            }
+            () = third => {}
+        }
+        std::fs::remove_file(file).unwrap();
+    }
 }

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod clock;
 pub mod cloud;
 pub mod demo;

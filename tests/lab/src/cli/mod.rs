@@ -1,5 +1,6 @@
 //! The command line of the lab. A verb parses, calls the library, and prints: data to stdout, everything else to stderr.
 
+mod bench;
 mod demo;
 mod exec;
 mod install;
@@ -25,6 +26,8 @@ enum Verb {
     Up(up::Arguments),
     /// Upgrade a cluster under load, from nothing to a judged result.
     Demo(demo::Arguments),
+    /// Measure, on a quiet machine.
+    Bench(bench::Arguments),
     /// Run a command with the environment of the lab that `up` started.
     Exec(exec::Arguments),
 }
@@ -36,6 +39,7 @@ impl Cli {
             Verb::Install(arguments) => install::run(arguments).await,
             Verb::Up(arguments) => up::run(arguments).await,
             Verb::Demo(arguments) => demo::run(arguments).await,
+            Verb::Bench(arguments) => bench::run(arguments).await,
             Verb::Exec(arguments) => exec::run(arguments).await,
         }
     }

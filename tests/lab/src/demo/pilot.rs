@@ -186,8 +186,21 @@ impl Place {
 
     /// Starts an agent.
     pub fn agent(&self, coordinator: &Coordinator, options: &AgentOptions) -> anyhow::Result<Process> {
-        let file = self.write_agent(&coordinator.grpc, options)?;
+        self.agent_at(&coordinator.grpc, options)
+    }
+
+    /// Starts an agent of the coordinator at `http://address:port`.
+    pub fn agent_at(&self, coordinator: &str, options: &AgentOptions) -> anyhow::Result<Process> {
+        let file = self.write_agent(coordinator, options)?;
         self.spawn(&self.binaries.agent, &["--config".into(), file.into_os_string()], &format!("{}.log", options.id))
+    }
+
+    /// Starts the one command with its output in a log of its own.
+    pub fn upgrade_aside(&self, coordinator: &str, spec: &Path, log: &str) -> anyhow::Result<Process> {
+        let mut args: Vec<OsString> =
+            ["upgrade", "--yes", "--coordinator", coordinator, "--spec"].map(Into::into).to_vec();
+        args.push(spec.into());
+        self.spawn(&self.binaries.pilot, &args, log)
     }
 
     /// Runs a reading verb and parses what it prints.
