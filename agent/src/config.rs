@@ -67,7 +67,7 @@ fn maintenance_database() -> String {
 pub enum Tls {
     #[default]
     VerifyFull,
-    /// Accepted for loopback addresses only.
+    /// Accepted only where every address that a host has is a loopback one.
     Disable,
 }
 

@@ -48,7 +48,8 @@ async fn the_sdk_against_the_lab_keeps_the_contract_of_cloudwatch() {
     let settings = ClusterSettings { cluster_parameters: vec![logical], ..ClusterSettings::new("orders", 16) };
     let (lab, cluster) = lab_with(settings).await;
     let mut config = tokio_postgres::Config::new();
-    config.host(cluster.endpoint.to_string()).port(cluster.port).dbname("postgres");
+    let address = cluster.address().expect("the endpoint's name leads somewhere");
+    config.host(&cluster.endpoint).hostaddr(address).port(cluster.port).dbname("postgres");
     config.user(&cluster.master.0).password(&cluster.master.1);
     let (client, connection) = config.connect(tokio_postgres::NoTls).await.expect("the endpoint takes clients");
     let connection = tokio::spawn(connection);

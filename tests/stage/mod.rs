@@ -220,7 +220,7 @@ impl Stage {
         std::fs::write(&config, text)?;
         let args = ["--config", &config.display().to_string()];
         let log = self.folder.join(format!("{id}.log"));
-        self.agents.push(Process::start(&self.binaries.agent, &args, &[], log)?);
+        self.agents.push(Process::start(&self.binaries.agent, &args, &self.lab.environment(), log)?);
         Ok(())
     }
 
@@ -480,6 +480,7 @@ async fn pooler(folder: &std::path::Path, master: &Login, tempo: &Tempo) -> anyh
         program,
         folder: folder.join("pgbouncer"),
         server: (master.host.clone(), master.port),
+        names: master.names.clone(),
         databases: schema::DATABASES.map(str::to_owned).to_vec(),
         users: users.collect(),
     };

@@ -188,7 +188,7 @@ pub fn agent_config(folder: &Path, id: &str, cluster: &str, coordinator: &str, u
     let own = |suffix: &str| quoted(&folder.join(format!("{id}.{suffix}")));
     format!(
         "agent_id = \"{id}\"\ncluster = \"{cluster}\"\ncoordinator = \"{coordinator}\"\nstate_file = {}\n\
-         admin_listen = \"127.0.0.1:0\"\nadmin_address_file = {}\nhost_suffixes = [\"127.0.0.0/8\"]\n\
+         admin_listen = \"127.0.0.1:0\"\nadmin_address_file = {}\nhost_suffixes = [\"127.0.0.0/8\", \".rds.amazonaws.com\"]\n\
          [database]\nuser = \"{user}\"\npassword_file = {}\ntls = \"disable\"\n\
          [[query]]\nname = \"orders_total\"\ndatabase = \"orders\"\nsql = \"select count(*), sum(amount) from public.orders\"\n",
         own("sqlite"),

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     ops::{Deref, DerefMut},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -41,7 +41,7 @@ const NOTICES_MAX: usize = 4096;
 pub enum ConnectError {
     #[error("host {host:?} is not under any of this agent's host_suffixes")]
     HostNotAllowed { host: String },
-    #[error("{host:?} is not a loopback address and database.tls is \"disable\"")]
+    #[error("{host:?} is not at loopback addresses only and database.tls is \"disable\"")]
     TlsRequired { host: String },
     #[error("the certificates to trust cannot be loaded: {what}")]
     Certificates { what: String },
@@ -269,7 +269,7 @@ impl Dialer {
         limits: Limits,
     ) -> Result<Conn, ConnectError> {
         self.allowed(&production.host)?;
-        let address = resolve(&self.0.clock, &production.host, production.port, limits.connect).await?;
+        let address = self.resolve(&production.host, production.port, limits.connect).await?;
         self.dial_at(&production.host, address, production.port, database, limits).await
     }
 
@@ -322,9 +322,20 @@ impl Dialer {
         if let Some(address) = self.known_address(member) {
             return Ok(address);
         }
-        let address = resolve(&self.0.clock, &member.host, member.port, CONNECT_WITHIN).await?;
+        let address = self.resolve(&member.host, member.port, CONNECT_WITHIN).await?;
         self.seed(HashMap::from([(member.resource_id.clone(), address)]));
         Ok(address)
+    }
+
+    /// The address that a host name has now. Without TLS every address that it has must be a loopback one, however the name is
+    /// spelt: the next connection may be led to any of them.
+    async fn resolve(&self, host: &str, port: u16, limit: Duration) -> Result<IpAddr, ConnectError> {
+        let found = resolve(&self.0.clock, host, port, limit).await?;
+        if self.0.tls.is_none() && !found.iter().all(IpAddr::is_loopback) {
+            return Err(ConnectError::TlsRequired { host: host.to_owned() });
+        }
+        let nothing = || ConnectError::Resolve { host: host.to_owned(), source: std::io::ErrorKind::NotFound.into() };
+        found.first().copied().ok_or_else(nothing)
     }
 
     fn allowed(&self, host: &str) -> Result<(), ConnectError> {
@@ -508,15 +519,14 @@ fn parse_identity(row: &[Option<String>]) -> Option<(ServerSaid, bool)> {
     Some((said, instance.as_deref()? == "t"))
 }
 
-async fn resolve(clock: &Clock, host: &str, port: u16, limit: Duration) -> Result<IpAddr, ConnectError> {
+async fn resolve(clock: &Clock, host: &str, port: u16, limit: Duration) -> Result<Vec<IpAddr>, ConnectError> {
     if let Ok(address) = host.parse() {
-        return Ok(address);
+        return Ok(vec![address]);
     }
     let failed = |source| ConnectError::Resolve { host: host.to_owned(), source };
     let found = clock.timeout(limit, tokio::net::lookup_host((host, port))).await;
     let found = found.map_err(|_| ConnectError::Timeout { host: host.to_owned(), limit })?;
-    let first: Option<SocketAddr> = found.map_err(failed)?.next();
-    first.map(|address| address.ip()).ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))
+    Ok(found.map_err(failed)?.map(|address| address.ip()).collect())
 }
 
 fn verifying(ca_file: Option<&Path>) -> Result<MakeRustlsConnect, ConnectError> {

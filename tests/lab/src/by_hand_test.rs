@@ -64,7 +64,8 @@ async fn a_cluster_is_upgraded_by_hand_with_unmodified_boto3() {
 /// What the production endpoint answers to the master user.
 async fn server_version(cluster: &crate::ClusterHandle) -> String {
     let mut config = tokio_postgres::Config::new();
-    config.host(cluster.endpoint.to_string()).port(cluster.port).dbname("orders");
+    let address = cluster.address().expect("the endpoint's name leads somewhere");
+    config.host(&cluster.endpoint).hostaddr(address).port(cluster.port).dbname("orders");
     config.user(&cluster.master.0).password(&cluster.master.1);
     let (client, connection) = config.connect(tokio_postgres::NoTls).await.expect("the endpoint takes clients");
     let connection = tokio::spawn(connection);

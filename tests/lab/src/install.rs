@@ -403,6 +403,23 @@ pub async fn ensure_pgbouncer(say: &(dyn Fn(&str) + Send + Sync)) -> Result<Path
     there(&places).ok_or_else(|| failed("pgbouncer", "the package has no pgbouncer where it is looked for"))
 }
 
+/// The library that makes unmodified programs read the lab's hosts files, from Debian's `libnss-wrapper`.
+///
+/// # Errors
+/// When it is missing and cannot be installed.
+pub async fn ensure_nss_wrapper(say: &(dyn Fn(&str) + Send + Sync)) -> Result<PathBuf, Error> {
+    let there = || {
+        let triplets = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+        let mut found = triplets.map(|entry| entry.path().join("libnss_wrapper.so")).filter(|path| path.exists());
+        found.next()
+    };
+    if let Some(found) = there() {
+        return Ok(found);
+    }
+    ensure_debian(&["libnss-wrapper"], say).await?;
+    there().ok_or_else(|| failed("libnss-wrapper", "the package has no libnss_wrapper.so below /usr/lib"))
+}
+
 /// Runs a program to its end and returns what it printed.
 async fn run(what: &str, command: &mut Command) -> Result<String, Error> {
     let mut fresh = Command::new(command.get_program());

@@ -13,6 +13,7 @@ pub mod faults;
 pub mod fleet;
 pub mod install;
 pub mod mechanics;
+pub mod names;
 pub mod roles;
 pub mod scenario;
 pub mod settings;
@@ -23,10 +24,12 @@ mod wire;
 mod by_hand_test;
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 pub use crate::clock::LabClock;
 pub use crate::cloud::requests::{Outcome, RequestRecord};
 pub use crate::faults::{Fault, Faults, Moment};
+pub use crate::names::Resolver;
 pub use crate::scenario::Scenario;
 pub use crate::settings::{ClusterSettings, Settings, Timings};
 
@@ -71,10 +74,10 @@ pub struct ClusterHandle {
     pub identifier: String,
     /// `arn:aws:rds:us-east-1:123456789012:cluster:orders`.
     pub arn: String,
-    /// Where the writer endpoint listens: stays the same across a switchover.
-    pub endpoint: IpAddr,
-    /// Where the reader endpoint listens.
-    pub reader_endpoint: IpAddr,
+    /// Name of the writer endpoint: stays the same across a switchover, and leads elsewhere after it.
+    pub endpoint: String,
+    /// Name of the reader endpoint.
+    pub reader_endpoint: String,
     /// The one port of both and of every member.
     pub port: u16,
     /// Addresses of the members, writer first, at the time the cluster was made.
@@ -85,6 +88,17 @@ pub struct ClusterHandle {
     pub agent: (String, String),
     /// The databases that were asked for.
     pub databases: Vec<String>,
+    /// How this process resolves those names.
+    #[serde(skip)]
+    pub names: Resolver,
+}
+
+impl ClusterHandle {
+    /// Where the writer endpoint leads now; `None` when it leads nowhere.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        self.names.lookup(&self.endpoint)
+    }
 }
 
 impl Lab {
@@ -93,7 +107,12 @@ impl Lab {
     /// # Errors
     /// When the port or the work folder cannot be had.
     pub async fn start(settings: Settings) -> Result<Self, LabError> {
-        let cloud = Cloud::open(settings)?;
+        let wrapper = install::ensure_nss_wrapper(&|line| tracing::info!(line, "install")).await;
+        let wrapper = wrapper.map_err(|error| LabError::Open {
+            doing: "finding the library that leads programs to the lab's names".into(),
+            source: std::io::Error::other(error),
+        })?;
+        let cloud = Cloud::open(settings, wrapper)?;
         let address = wire::serve(cloud.clone())
             .await
             .map_err(|source| LabError::Open { doing: "binding the endpoint".into(), source })?;
@@ -106,7 +125,8 @@ impl Lab {
         format!("http://{}", self.address)
     }
 
-    /// What a process needs in its environment so that an AWS SDK talks to this lab and nothing else.
+    /// What a process needs in its environment so that an AWS SDK talks to this lab and nothing else, and so that the lab's host
+    /// names lead to its servers, without delay. For another view of the names replace it by [`Resolver::environment`]'s.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
         [
@@ -118,7 +138,25 @@ impl Lab {
             ("AWS_EC2_METADATA_DISABLED", "true"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec()
+        .into_iter()
+        .chain(self.cloud.resolver().environment())
+        .collect()
+    }
+
+    /// A client's view of the lab's names that follows every change `delay` later, as a resolver does that caches. New names
+    /// are seen at once.
+    ///
+    /// # Errors
+    /// When its hosts file cannot be written.
+    pub fn resolver(&self, delay: Duration) -> Result<Resolver, LabError> {
+        let made = self.cloud.zone().resolver(delay);
+        made.map_err(|source| LabError::Open { doing: "making a hosts file".into(), source })
+    }
+
+    /// The names that instances have: `orders-1.<zone>.us-east-1.rds.amazonaws.com`.
+    #[must_use]
+    pub fn instance_endpoint(&self, identifier: &str) -> String {
+        self.cloud.zone().instance(identifier)
     }
 
     /// Makes a cluster with real servers and returns when all its members are `available`. Installs the major if needed.

@@ -1,7 +1,5 @@
 //! Changing clusters: `ModifyDBCluster`, `FailoverDBCluster`, `PromoteReadReplicaDBCluster`.
 
-use std::sync::Arc;
-
 use anyhow::Context;
 
 use crate::cloud::errors::{Answer, Refusal};
@@ -134,10 +132,8 @@ pub(crate) async fn fail_over(cloud: &Cloud, id: &str, reader: usize) -> anyhow:
         let promoted = cluster.readers.remove(reader);
         let demoted = std::mem::replace(&mut cluster.writer, promoted);
         cluster.readers.insert(reader, demoted);
-        if let Some(doors) = &cluster.doors {
-            doors.lead_to(&side);
-        }
     }
+    cloud.publish();
     if let Some(live) = live {
         live.replace_side(&side);
         green::repoint(&live.sides()).await?;
@@ -189,23 +185,4 @@ pub(crate) fn promote(cloud: &Cloud, params: &Params) -> Answer<Option<Element>>
         }
     });
     Ok(Some(Element::new("").child(answer)))
-}
-
-impl crate::cloud::network::Doors {
-    /// Leads the writer endpoint to the writer and the reader endpoint to the readers, or to the writer without any.
-    pub(crate) fn lead_to(&self, side: &Side) {
-        self.writer.set_targets(vec![side.writer.address()]);
-        let readers: Vec<_> = side.readers.iter().map(|r| r.address()).collect();
-        self.reader.set_targets(if readers.is_empty() { vec![side.writer.address()] } else { readers });
-    }
-
-    /// Opens both endpoints on fresh addresses.
-    pub(crate) async fn open(network: &crate::cloud::network::Network, side: &Side) -> std::io::Result<Arc<Self>> {
-        let at = |ip| std::net::SocketAddr::new(ip, network.port);
-        let writer = crate::endpoint::Forwarder::bind(at(network.address()?), vec![side.writer.address()]).await?;
-        let reader = crate::endpoint::Forwarder::bind(at(network.address()?), vec![side.writer.address()]).await?;
-        let doors = Self { writer, reader };
-        doors.lead_to(side);
-        Ok(Arc::new(doors))
-    }
 }

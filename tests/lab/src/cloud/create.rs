@@ -1,13 +1,13 @@
-//! A new cluster: addresses, real servers, roles, databases, endpoints, and its place in the account.
+//! A new cluster: addresses, real servers, roles, databases, names, and its place in the account.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context;
 
-use crate::cloud::network::{Doors, Network};
+use crate::cloud::network::Network;
 use crate::cloud::parameters::{after_restart, merged};
-use crate::cloud::state::{Cluster, Group, Instance, Replication, Tags, UserValue, family};
+use crate::cloud::state::{Cluster, Endpoints, Group, Instance, Replication, Tags, UserValue, family};
 use crate::cloud::{Cloud, catalogue, state_id};
 use crate::fleet::{Node, Server};
 use crate::mechanics::{Side, replica};
@@ -70,10 +70,10 @@ async fn make(cloud: &Cloud, settings: ClusterSettings) -> anyhow::Result<Cluste
         readers.push(replica::follow(&fleet, &writer, node, cloud.stopping()).await.context("making a reader")?);
     }
     let side = Side { writer, readers };
-    let doors = Doors::open(&network, &side).await.context("opening the endpoints")?;
-    let made = Made { identifier, version, cluster_group, instance_group, applied, names, network, doors, side };
-    let handle = made.handle(&settings);
+    let made = Made { identifier, version, cluster_group, instance_group, applied, names, network, side };
+    let handle = made.handle(cloud, &settings);
     let id = made.enter(cloud, &settings);
+    cloud.publish();
     life::tell(cloud, &[&id]);
     Ok(handle)
 }
@@ -87,23 +87,23 @@ struct Made {
     applied: BTreeMap<String, String>,
     names: Vec<String>,
     network: Arc<Network>,
-    doors: Arc<Doors>,
     side: Side,
 }
 
 impl Made {
-    fn handle(&self, settings: &ClusterSettings) -> ClusterHandle {
+    fn handle(&self, cloud: &Cloud, settings: &ClusterSettings) -> ClusterHandle {
         let members = self.names.iter().cloned().zip(self.side.members().iter().map(|server| server.ip())).collect();
         ClusterHandle {
             identifier: self.identifier.clone(),
             arn: crate::cloud::state::cluster_arn(&self.identifier),
-            endpoint: self.doors.writer.address().ip(),
-            reader_endpoint: self.doors.reader.address().ip(),
+            endpoint: cloud.zone().cluster(&self.identifier),
+            reader_endpoint: cloud.zone().readers(&self.identifier),
             port: self.network.port,
             members,
             master: (MASTER_USER.to_owned(), MASTER_PASSWORD.to_owned()),
             agent: (AGENT_USER.to_owned(), AGENT_PASSWORD.to_owned()),
             databases: settings.databases.clone(),
+            names: cloud.resolver().clone(),
         }
     }
 
@@ -135,7 +135,7 @@ impl Made {
             writer: members.next().unwrap_or_default(),
             readers: members.collect(),
             network: self.network,
-            doors: Some(self.doors),
+            endpoints: Endpoints::Published,
             deletion_protection: settings.deletion_protection,
             created: now,
             tags,

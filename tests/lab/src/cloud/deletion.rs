@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::cloud::errors::{Answer, Refusal};
 use crate::cloud::params::Params;
-use crate::cloud::state::{ClusterId, InstanceId, Tags};
+use crate::cloud::state::{ClusterId, Endpoints, InstanceId, Tags};
 use crate::cloud::{Cloud, clusters, describe, snapshots};
 use crate::fleet::Server;
 use crate::wire::xml::Element;
@@ -37,7 +37,7 @@ pub(crate) fn instance(cloud: &Cloud, params: &Params) -> Answer<Option<Element>
     let of_writer = of.is_some_and(|c| c.writer == id && !c.readers.is_empty());
     let instance = state.instance_mut(&identifier)?;
     instance.status = "deleting".to_owned();
-    let answer = describe::instance(&state, state.instance(&identifier)?);
+    let answer = describe::instance(cloud, &state, state.instance(&identifier)?);
     drop(state);
     let task = cloud.clone();
     cloud.spawn(async move { remove_instance(&task, &id, of_writer).await });
@@ -59,6 +59,7 @@ async fn remove_instance(cloud: &Cloud, id: &InstanceId, of_writer: bool) {
         let Some(instance) = state.instances.get_mut(id) else { return };
         (instance.server.take(), instance.cluster.clone())
     };
+    cloud.publish();
     // The last member's data is the cluster's storage: it stays for the final snapshot and goes with the cluster.
     let last = {
         let mut state = cloud.state();
@@ -127,10 +128,11 @@ pub(crate) fn cluster(cloud: &Cloud, params: &Params) -> Answer<Option<Element>>
     let id = cluster.id.clone();
     if let Some(cluster) = state.clusters.get_mut(&id) {
         cluster.status = "deleting".to_owned();
-        cluster.doors = None;
+        cluster.endpoints = Endpoints::None;
     }
     let answer = describe::cluster(cloud, &state, state.cluster(&identifier)?);
     drop(state);
+    cloud.publish();
     let task = cloud.clone();
     cloud.spawn(async move { remove_cluster(&task, &id, last).await });
     Ok(Some(Element::new("").child(answer)))
@@ -185,8 +187,9 @@ pub(crate) async fn whole_cluster(cloud: &Cloud, id: &ClusterId) {
         remove_instance(cloud, member, false).await;
     }
     if let Some(cluster) = cloud.state().clusters.get_mut(id) {
-        cluster.doors = None;
+        cluster.endpoints = Endpoints::None;
         cluster.status = "deleting".to_owned();
     }
+    cloud.publish();
     remove_cluster(cloud, id, None).await;
 }

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::cloud::Cloud;
 use crate::cloud::errors::Answer;
 use crate::cloud::params::Params;
-use crate::cloud::state::{Cluster, Instance, Replication, State, group_arn};
+use crate::cloud::state::{Cluster, Endpoints, Instance, Replication, State, group_arn};
 use crate::cloud::tags;
 use crate::cloud::versions::ENGINE;
 use crate::faults::Feature;
@@ -57,7 +57,7 @@ pub(crate) fn instances(cloud: &Cloud, params: &Params) -> Answer<Option<Element
     }
     found.sort_by(|a, b| a.identifier.cmp(&b.identifier));
     let (page, marker) = params.page(found, 100)?;
-    let list = page.into_iter().map(|i| instance(&state, i));
+    let list = page.into_iter().map(|i| instance(cloud, &state, i));
     Ok(Some(Element::new("").maybe("Marker", marker).list("DBInstances", list)))
 }
 
@@ -71,6 +71,7 @@ pub(crate) fn cluster(cloud: &Cloud, state: &State, c: &Cluster) -> Element {
             .with("DBClusterParameterGroupStatus", &i.cluster_group_status)
             .with("PromotionTier", i.tier)
     });
+    let named = c.endpoints != Endpoints::None;
     let element = Element::new("DBCluster")
         .with("AllocatedStorage", 1)
         .list("AvailabilityZones", ["a", "b", "c"].map(|z| Element::text("AvailabilityZone", format!("{REGION}{z}"))))
@@ -80,8 +81,8 @@ pub(crate) fn cluster(cloud: &Cloud, state: &State, c: &Cluster) -> Element {
         .with("DBSubnetGroup", "default")
         .with("Status", &c.status)
         .at("EarliestRestorableTime", c.created)
-        .maybe("Endpoint", c.doors.as_ref().map(|d| d.writer.address().ip()))
-        .maybe("ReaderEndpoint", c.doors.as_ref().map(|d| d.reader.address().ip()))
+        .maybe("Endpoint", named.then(|| cloud.zone().cluster(&c.identifier)))
+        .maybe("ReaderEndpoint", named.then(|| cloud.zone().readers(&c.identifier)))
         .with("MultiAZ", !c.readers.is_empty())
         .with("Engine", if looks(Feature::OtherEngine) { "aurora-mysql" } else { ENGINE })
         .with("EngineVersion", &c.version)
@@ -126,7 +127,7 @@ fn extras(element: Element, c: &Cluster, looks: &dyn Fn(Feature) -> bool) -> Ele
 }
 
 /// A `DBInstance`.
-pub(crate) fn instance(state: &State, i: &Instance) -> Element {
+pub(crate) fn instance(cloud: &Cloud, state: &State, i: &Instance) -> Element {
     let cluster = state.clusters.get(&i.cluster);
     let group = Element::new("DBParameterGroup")
         .with("DBParameterGroupName", &i.group)
@@ -141,7 +142,7 @@ pub(crate) fn instance(state: &State, i: &Instance) -> Element {
         "creating" => element,
         _ => element.child(
             Element::new("Endpoint")
-                .with("Address", i.address)
+                .with("Address", cloud.zone().instance(&i.identifier))
                 .with("Port", i.port)
                 .with("HostedZoneId", "Z2R2ITUGPM61AM"),
         ),
@@ -220,13 +221,16 @@ pub(crate) fn endpoints(cloud: &Cloud, params: &Params) -> Answer<Option<Element
         .collect();
     let mut all = Vec::new();
     for c in wanted {
-        let Some(doors) = &c.doors else { continue };
-        for (kind, door) in [("WRITER", &doors.writer), ("READER", &doors.reader)] {
+        if c.endpoints == Endpoints::None {
+            continue;
+        }
+        let zone = cloud.zone();
+        for (kind, host) in [("WRITER", zone.cluster(&c.identifier)), ("READER", zone.readers(&c.identifier))] {
             if kinds.is_empty() || kinds.iter().any(|k| k.eq_ignore_ascii_case(kind)) {
                 all.push(
                     Element::new("DBClusterEndpointList")
                         .with("DBClusterIdentifier", &c.identifier)
-                        .with("Endpoint", door.address().ip())
+                        .with("Endpoint", host)
                         .with("Status", "available")
                         .with("EndpointType", kind),
                 );

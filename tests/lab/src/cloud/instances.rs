@@ -54,7 +54,7 @@ pub(crate) fn modify(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> 
         servers::apply_dynamic(cloud, Kind::Instance, &name);
     }
     let state = cloud.state();
-    Ok(Some(Element::new("").child(describe::instance(&state, state.instance(&identifier)?))))
+    Ok(Some(Element::new("").child(describe::instance(cloud, &state, state.instance(&identifier)?))))
 }
 
 pub(crate) fn reboot(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> {
@@ -70,7 +70,7 @@ pub(crate) fn reboot(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> 
     let instance = state.instance_mut(&identifier)?;
     instance.status = "rebooting".to_owned();
     let id = instance.id.clone();
-    let answer = describe::instance(&state, state.instance(&identifier)?);
+    let answer = describe::instance(cloud, &state, state.instance(&identifier)?);
     drop(state);
     let task = cloud.clone();
     cloud.spawn(async move { carry_out_reboot(&task, &id).await });

@@ -14,6 +14,7 @@ mod groups;
 mod instances;
 mod logs;
 pub(crate) mod metrics;
+mod naming;
 mod network;
 mod parameters;
 pub(crate) mod params;
@@ -34,6 +35,7 @@ mod versions;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
@@ -47,6 +49,7 @@ use crate::cloud::state::State;
 use crate::faults::Faults;
 use crate::fleet::{Fleet, Stop};
 use crate::install;
+use crate::names::{Resolver, Zone};
 use crate::settings::Settings;
 
 /// The account and everything that runs for it. Clones share it.
@@ -61,6 +64,8 @@ struct Inner {
     metrics: metrics::Samples,
     state: Mutex<State>,
     fleet: OnceCell<Fleet>,
+    zone: Zone,
+    resolver: Resolver,
     work_dir: PathBuf,
     own_work_dir: bool,
     tasks: TaskTracker,
@@ -79,8 +84,8 @@ impl Drop for Inner {
 }
 
 impl Cloud {
-    /// An empty account with a folder to work in.
-    pub(crate) fn open(settings: Settings) -> Result<Self, LabError> {
+    /// An empty account with a folder to work in. `wrapper` is what makes programs resolve through the lab's hosts files.
+    pub(crate) fn open(settings: Settings, wrapper: PathBuf) -> Result<Self, LabError> {
         let own_work_dir = settings.work_dir.is_none();
         let work_dir = match &settings.work_dir {
             Some(dir) => dir.clone(),
@@ -90,6 +95,12 @@ impl Cloud {
             doing: format!("making the work folder {}", work_dir.display()),
             source,
         })?;
+        let named = Zone::new(&work_dir, wrapper).and_then(|zone| {
+            let resolver = zone.resolver(Duration::ZERO)?;
+            Ok((zone, resolver))
+        });
+        let (zone, resolver) =
+            named.map_err(|source| LabError::Open { doing: "making the hosts file".into(), source })?;
         let clock = LabClock::new(settings.clock);
         let cloud = Self(Arc::new(Inner {
             settings,
@@ -99,6 +110,8 @@ impl Cloud {
             metrics: metrics::Samples::default(),
             state: Mutex::default(),
             fleet: OnceCell::new(),
+            zone,
+            resolver,
             work_dir,
             own_work_dir,
             tasks: TaskTracker::new(),
@@ -106,6 +119,7 @@ impl Cloud {
         }));
         cloud.faults().plan_all(cloud.settings().faults.clone());
         cloud.spawn(metrics::sample(cloud.clone()));
+        cloud.spawn(cloud.zone().clone().rotate());
         cloud.spawn(trouble::play(cloud.clone()));
         Ok(cloud)
     }
@@ -124,6 +138,16 @@ impl Cloud {
 
     pub(crate) fn requests(&self) -> &Requests {
         &self.0.requests
+    }
+
+    /// The names.
+    pub(crate) fn zone(&self) -> &Zone {
+        &self.0.zone
+    }
+
+    /// The view of the names without a delay.
+    pub(crate) fn resolver(&self) -> &Resolver {
+        &self.0.resolver
     }
 
     pub(crate) fn samples(&self) -> &metrics::Samples {
@@ -183,9 +207,6 @@ impl Cloud {
         self.0.tasks.wait().await;
         {
             let mut state = self.state();
-            for cluster in state.clusters.values_mut() {
-                cluster.doors = None;
-            }
             for deployment in state.deployments.values_mut() {
                 deployment.live = None;
             }

@@ -1,5 +1,5 @@
 //! The addresses of one cluster and of what is made from it: one port for all and a block 127.A.B.0/24 of the loopback
-//! network, one address for each node and each endpoint. An address is never given twice.
+//! network, one address for each node. An address is never given twice.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -7,8 +7,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use rand::RngExt;
 use tokio::net::TcpListener;
-
-use crate::endpoint::Forwarder;
 
 /// A block of addresses with one port.
 #[derive(Debug)]
@@ -47,10 +45,4 @@ impl Network {
         }
         Ok(IpAddr::V4(Ipv4Addr::new(127, self.block[0], self.block[1], last)))
     }
-}
-
-/// The writer and the reader endpoint of a cluster.
-pub(crate) struct Doors {
-    pub(crate) writer: Forwarder,
-    pub(crate) reader: Forwarder,
 }

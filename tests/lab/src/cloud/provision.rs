@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 
-use crate::cloud::network::Doors;
-use crate::cloud::state::{Cluster, Deployment, Instance, Replication, State, cluster_arn, instance_arn, major_of};
+use crate::cloud::state::{
+    Cluster, Deployment, Endpoints, Instance, Replication, State, cluster_arn, instance_arn, major_of,
+};
 use crate::cloud::{Cloud, clusters, create, instances, parameters, state_id};
 use crate::faults::{Fault, Moment};
 use crate::fleet::{Admin, Node};
@@ -204,7 +205,7 @@ fn enter_green(cloud: &Cloud, identifier: &str, blueprint: &Blueprint) {
         writer: members.next().unwrap_or_default(),
         readers: members.collect(),
         network,
-        doors: None,
+        endpoints: Endpoints::None,
         deletion_protection: protection,
         created: now,
         tags,
@@ -263,16 +264,11 @@ async fn ready(
     sides: &Sides,
     live: Arc<Live>,
 ) -> anyhow::Result<()> {
-    let network = {
-        let state = cloud.state();
-        Arc::clone(&state.clusters.get(&blueprint.cluster).context("green is gone")?.network)
-    };
-    let doors = Doors::open(&network, &sides.green).await.context("opening green's endpoints")?;
     let now = cloud.clock().now();
     {
         let mut state = cloud.state();
         let cluster = state.clusters.get_mut(&blueprint.cluster).context("green is gone")?;
-        cluster.doors = Some(doors);
+        cluster.endpoints = Endpoints::Published;
         cluster.status = "available".to_owned();
         let members: Vec<String> = cluster.members().cloned().collect();
         for (n, (id, server)) in members.iter().zip(sides.green.members()).enumerate() {
@@ -290,6 +286,7 @@ async fn ready(
         deployment.tasks.iter_mut().for_each(|t| t.1 = "COMPLETED");
         deployment.live = Some(live);
     }
+    cloud.publish();
     life::enter(cloud, identifier, Some(Status::Available));
     let early = cloud.faults().take(|f| matches!(f, Fault::AvailableTooEarly { .. }));
     if let (Some(Fault::AvailableTooEarly { millis }), Some(name)) = (early, blueprint.names.first()) {

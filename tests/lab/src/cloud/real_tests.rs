@@ -102,7 +102,8 @@ pub(crate) async fn connect(
 }
 
 pub(super) async fn client(cluster: &ClusterHandle, database: &str) -> Client {
-    connect(cluster.endpoint, cluster, database).await.expect("the endpoint takes clients")
+    let address = cluster.address().expect("the endpoint's name leads somewhere");
+    connect(address, cluster, database).await.expect("the endpoint takes clients")
 }
 
 pub(super) async fn events(lab: &Lab, kind: &str) -> String {
@@ -121,7 +122,10 @@ async fn write_on(cluster: ClusterHandle, mut stop: tokio::sync::watch::Receiver
     let (mut session, mut number) = (None, 0);
     while !*stop.borrow_and_update() {
         if session.is_none() {
-            session = connect(cluster.endpoint, &cluster, "orders").await.ok();
+            session = match cluster.address() {
+                Some(address) => connect(address, &cluster, "orders").await.ok(),
+                None => None,
+            };
         }
         let Some(open) = &session else {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -341,7 +345,7 @@ async fn static_parameters_wait_for_a_real_restart_and_dynamic_ones_do_not() {
     let shown = |name: &'static str| {
         let cluster = cluster.clone();
         async move {
-            let session = connect(cluster.endpoint, &cluster, "postgres").await.ok()?;
+            let session = connect(cluster.address()?, &cluster, "postgres").await.ok()?;
             session.query_one(&format!("show {name}"), &[]).await.ok().map(|row| row.get::<_, String>(0))
         }
     };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::cloud::errors::{Answer, Refusal};
-use crate::cloud::network::{Doors, Network};
+use crate::cloud::network::Network;
 use crate::fleet::Server;
 use crate::settings::{ACCOUNT, REGION};
 use crate::status::Flavour;
@@ -44,8 +44,8 @@ pub(crate) struct Cluster {
     pub(crate) writer: InstanceId,
     pub(crate) readers: Vec<InstanceId>,
     pub(crate) network: Arc<Network>,
-    /// The endpoints; `None` once they are gone.
-    pub(crate) doors: Option<Arc<Doors>>,
+    /// What of it has names; see [`crate::cloud::naming`].
+    pub(crate) endpoints: Endpoints,
     pub(crate) deletion_protection: bool,
     pub(crate) created: Timestamp,
     pub(crate) tags: Tags,
@@ -68,6 +68,17 @@ impl Cluster {
     pub(crate) fn major(&self) -> u32 {
         major_of(&self.version)
     }
+}
+
+/// Whether a cluster's endpoints have names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Endpoints {
+    /// Not yet, or no longer.
+    None,
+    /// They lead to what the account says.
+    Published,
+    /// Names were changed in the account and still lead where they led: the zone follows later.
+    Lagging,
 }
 
 pub(crate) struct Instance {

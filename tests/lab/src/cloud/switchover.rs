@@ -7,11 +7,10 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::watch;
 
-use crate::cloud::network::Doors;
+use crate::cloud::Cloud;
 use crate::cloud::provision::{self, Live};
-use crate::cloud::state::{Replication, State, cluster_arn};
+use crate::cloud::state::{Endpoints, Replication, State, cluster_arn};
 use crate::cloud::trouble::{self, Planned};
-use crate::cloud::{Cloud, clusters};
 use crate::faults::{Fault, Moment};
 use crate::mechanics::switchover::{self, Limits, Phase};
 use crate::status::{Status, life};
@@ -73,22 +72,14 @@ fn begun(cloud: &Cloud, identifier: &str) {
 
 /// Everything from the guardrails to the end. An error means that blue serves as before.
 async fn cut(cloud: &Cloud, identifier: &str, timeout: Duration) -> Result<(), Miss> {
-    let (live, blue_doors, green_doors) = {
+    let live = {
         let state = cloud.state();
         let deployment = state.deployment(identifier).map_err(|e| Miss::cancelled(e.message))?;
-        let live =
-            deployment.live.clone().ok_or_else(|| Miss::cancelled("the green environment does not replicate"))?;
-        let doors = |id: &str| state.clusters.get(id).and_then(|c| c.doors.clone());
-        let green = deployment.green.as_deref().and_then(doors);
-        (live, doors(&deployment.blue), green)
-    };
-    let (Some(blue_doors), Some(green_doors)) = (blue_doors, green_doors) else {
-        return Err(Miss::cancelled("an endpoint is missing"));
+        deployment.live.clone().ok_or_else(|| Miss::cancelled("the green environment does not replicate"))?
     };
     check(cloud, identifier, &live).await?;
     let planned = Planned::take(cloud);
     let sides = live.sides();
-    let gates = [&blue_doors, &green_doors].map(|d| [d.writer.clone(), d.reader.clone()]).concat();
     let timings = &cloud.settings().timings;
     let (opened, is_open) = watch::channel(false);
     let stopped = Arc::new(Mutex::new(None));
@@ -110,7 +101,7 @@ async fn cut(cloud: &Cloud, identifier: &str, timeout: Duration) -> Result<(), M
     };
     life::enter(cloud, identifier, Some(Status::SwitchoverInitiated));
     cloud.clock().sleep(timings.initiated).await;
-    after_open(cloud, identifier, &blue_doors, is_open);
+    after_open(cloud, identifier, is_open);
     let immediate = cloud.settings().timings.names_delay.is_zero();
     let moved = || async {
         planned.play(cloud, timeout).await?;
@@ -118,13 +109,13 @@ async fn cut(cloud: &Cloud, identifier: &str, timeout: Duration) -> Result<(), M
         cloud.clock().sleep(timings.window.saturating_sub(gone.try_into().unwrap_or_default())).await;
         rename(cloud, identifier).map_err(|error| format!("{error:#}"))?;
         if immediate {
-            blue_doors.lead_to(&sides.green);
+            publish(cloud, identifier);
         }
         Ok(())
     };
     let mut limits = Limits { drop_delay: timings.drop_delay, ..Limits::for_timeout(timeout) };
     let tripped = trouble::trip(cloud, &sides, &mut limits).await;
-    let outcome = switchover::run(&sides, &limits, &gates, progress, cloud.stopping(), moved).await;
+    let outcome = switchover::run(&sides, &limits, &[], progress, cloud.stopping(), moved).await;
     trouble::lift(tripped).await;
     match outcome {
         Ok(report) => {
@@ -172,7 +163,7 @@ async fn check(cloud: &Cloud, identifier: &str, live: &Live) -> Result<(), Miss>
 /// Blue's names go to green and blue becomes `-old<N>`. ARNs in the deployment stay until it is completed.
 fn rename(cloud: &Cloud, identifier: &str) -> anyhow::Result<()> {
     let mut state = cloud.state();
-    life::keep_names(&mut state, identifier);
+    life::keep_names(cloud.zone(), &mut state, identifier);
     let deployment = state.deployment(identifier)?;
     let (blue, green) = (deployment.blue.clone(), deployment.green.clone().context("there is no green")?);
     let members =
@@ -190,16 +181,15 @@ fn rename(cloud: &Cloud, identifier: &str) -> anyhow::Result<()> {
     }
     let (name, tags) =
         state.clusters.get(&blue).map(|c| (c.identifier.clone(), c.tags.clone())).context("blue is gone")?;
-    let blue_doors = state.clusters.get_mut(&blue).and_then(|c| {
-        c.identifier = format!("{name}-old{old}");
-        c.doors.take()
-    });
+    if let Some(cluster) = state.clusters.get_mut(&blue) {
+        cluster.identifier = format!("{name}-old{old}");
+        cluster.endpoints = Endpoints::Lagging;
+    }
     if let Some(cluster) = state.clusters.get_mut(&green) {
         cluster.identifier = name;
         cluster.tags = tags;
         cluster.source = None;
-        // The old endpoint of green is kept by the caller until nobody is forwarded through it.
-        cluster.doors = blue_doors;
+        cluster.endpoints = Endpoints::Lagging;
     }
     Ok(())
 }
@@ -212,9 +202,17 @@ fn names_free(state: &State, blue: &str, members: &[String], n: u32) -> bool {
     !taken_cluster(&format!("{of}-old{n}")) && instances.into_iter().all(|name| !taken(&format!("{name}-old{n}")))
 }
 
-/// What follows from green taking writes, each after its own delay: the endpoints lead there, the deployment is completed.
-fn after_open(cloud: &Cloud, identifier: &str, doors: &Arc<Doors>, mut is_open: watch::Receiver<bool>) {
-    let (task, identifier, doors) = (cloud.clone(), identifier.to_owned(), Arc::clone(doors));
+/// The zone learns what the account says of both sides: production's names lead to green, and green's own are gone.
+fn publish(cloud: &Cloud, identifier: &str) {
+    let sides = cloud.state().deployment(identifier).map(|d| (d.blue.clone(), d.green.clone().unwrap_or_default()));
+    if let Ok((blue, green)) = sides {
+        cloud.publish_lagging(&[&blue, &green]);
+    }
+}
+
+/// What follows from green taking writes, each after its own delay: the names lead there, the deployment is completed.
+fn after_open(cloud: &Cloud, identifier: &str, mut is_open: watch::Receiver<bool>) {
+    let (task, identifier) = (cloud.clone(), identifier.to_owned());
     cloud.spawn(async move {
         // The sender goes when the switchover has ended without green taking writes.
         if is_open.wait_for(|open| *open).await.is_err() {
@@ -223,14 +221,7 @@ fn after_open(cloud: &Cloud, identifier: &str, doors: &Arc<Doors>, mut is_open: 
         let timings = task.settings().timings.clone();
         let names = async {
             task.clock().sleep(timings.names_delay).await;
-            let side = {
-                let state = task.state();
-                let green = state.deployment(&identifier).ok().and_then(|d| d.green.clone());
-                green.and_then(|id| clusters::side(&state, &id))
-            };
-            if let Some(side) = side {
-                doors.lead_to(&side);
-            }
+            publish(&task, &identifier);
             life::enter(&task, &identifier, Some(Status::SwitchoverCompleted));
         };
         let told = async {
@@ -247,23 +238,13 @@ fn after_open(cloud: &Cloud, identifier: &str, doors: &Arc<Doors>, mut is_open: 
     });
 }
 
-/// The API says so too: ARNs swapped, members completed, the old side with endpoints of its own.
+/// The API says so too: ARNs swapped, members completed.
 async fn complete(cloud: &Cloud, identifier: &str) -> anyhow::Result<()> {
-    let (blue, green, side, network) = {
-        let state = cloud.state();
-        let deployment = state.deployment(identifier)?;
-        let blue = deployment.blue.clone();
-        let side = clusters::side(&state, &blue).context("the old side has no servers")?;
-        let network = Arc::clone(&state.clusters.get(&blue).context("the old side is gone")?.network);
-        (blue, deployment.green.clone().context("there is no green")?, side, network)
-    };
-    let old_doors = Doors::open(&network, &side).await.context("opening the old side's endpoints")?;
-    {
+    let (blue, green) = {
         let now = cloud.clock().now();
         let mut state = cloud.state();
-        if let Some(cluster) = state.clusters.get_mut(&blue) {
-            cluster.doors = Some(old_doors);
-        }
+        let deployment = state.deployment(identifier)?;
+        let (blue, green) = (deployment.blue.clone(), deployment.green.clone().context("there is no green")?);
         let arns = |state: &State, id: &str| -> Vec<String> {
             let Some(cluster) = state.clusters.get(id) else { return Vec::new() };
             let members =
@@ -292,7 +273,8 @@ async fn complete(cloud: &Cloud, identifier: &str) -> anyhow::Result<()> {
         );
         state.cluster_event(now, &name, "notification", text);
         state.deployment_event(now, identifier, "notification", "Switchover completed.");
-    }
+        (blue, green)
+    };
     life::tell(cloud, &[&blue, &green]);
     Ok(())
 }

@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 
 use super::session::Login;
 use super::tempo::Tempo;
+use crate::names::Resolver;
 
 /// The role of the admin console.
 pub const ADMIN: &str = "pgbouncer_admin";
@@ -27,6 +28,8 @@ pub struct Options {
     pub folder: PathBuf,
     /// Where the databases are.
     pub server: (String, u16),
+    /// Through which view of the lab's names it resolves that; `None` when it is an address.
+    pub names: Option<Resolver>,
     /// Databases, by the same name on both sides.
     pub databases: Vec<String>,
     /// Roles and passwords of its clients, which are those of the servers too.
@@ -49,7 +52,11 @@ impl Bouncer {
         let root = std::fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)?;
         let port = free_port()?;
         let files = Files::of(&options.folder);
-        files.write(options, port)?;
+        let resolv_conf = match &options.names {
+            Some(names) => Some(names.resolv_conf().await.context("starting the pooler's DNS server")?),
+            None => None,
+        };
+        files.write(options, port, resolv_conf.as_deref())?;
         if root {
             std::fs::set_permissions(&options.folder, std::fs::Permissions::from_mode(0o755))?;
             std::os::unix::fs::chown(&options.folder, Some(NOBODY), Some(NOBODY))?;
@@ -92,6 +99,7 @@ impl Bouncer {
     pub fn login(&self, user: &str, password: &str, database: &str, application: &str) -> Login {
         Login {
             host: self.address.ip().to_string(),
+            names: None,
             port: self.address.port(),
             user: user.to_owned(),
             password: password.to_owned(),
@@ -142,15 +150,16 @@ impl Files {
         }
     }
 
-    fn write(&self, options: &Options, port: u16) -> anyhow::Result<()> {
+    fn write(&self, options: &Options, port: u16, resolv_conf: Option<&Path>) -> anyhow::Result<()> {
         let main = format!(
             "%include {databases}\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
              auth_type = trust\nauth_file = {users}\nadmin_users = {ADMIN}\npool_mode = transaction\nmax_client_conn = 200\n\
              default_pool_size = 20\nserver_login_retry = 1\nserver_connect_timeout = 5\n\
-             ignore_startup_parameters = extra_float_digits\nlogfile = {log}\npidfile = {log}.pid\n",
+             ignore_startup_parameters = extra_float_digits\n{resolv}logfile = {log}\npidfile = {log}.pid\n",
             databases = self.databases.display(),
             users = self.users.display(),
             log = self.log.display(),
+            resolv = resolv_conf.map_or_else(String::new, |file| format!("resolv_conf = {}\n", file.display())),
         );
         let users: Vec<String> = options
             .users

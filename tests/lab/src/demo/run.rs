@@ -293,6 +293,7 @@ impl Source {
             program: pgbouncer,
             folder: world.folder.join("pgbouncer"),
             server: (endpoint.host.clone(), endpoint.port),
+            names: Some(cluster.names.clone()),
             databases: schema::DATABASES.map(str::to_owned).to_vec(),
             users: users.collect(),
         };
@@ -338,7 +339,8 @@ pub fn cluster_settings(identifier: &str, major: u32, readers: usize, extensions
 /// The master user at the cluster endpoint.
 pub fn master(cluster: &ClusterHandle) -> Login {
     Login {
-        host: cluster.endpoint.to_string(),
+        host: cluster.endpoint.clone(),
+        names: Some(cluster.names.clone()),
         port: cluster.port,
         user: cluster.master.0.clone(),
         password: cluster.master.1.clone(),

@@ -10,12 +10,15 @@ use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use super::tempo::Tempo;
+use crate::names::Resolver;
 
 /// Where and as whom a client connects.
 #[derive(Clone, Debug)]
 pub struct Login {
     /// An IP literal or a host name.
     pub host: String,
+    /// Through which view of the lab's names the host is resolved; `None`: an IP literal.
+    pub names: Option<Resolver>,
     /// TCP port.
     pub port: u16,
     /// Role.
@@ -46,9 +49,17 @@ impl Login {
 
     /// Connects, waiting at most `limit`.
     pub async fn open(&self, tempo: &Tempo, limit: Duration) -> Result<Session, Miss> {
+        let found = match &self.names {
+            Some(names) => names.lookup(&self.host),
+            None => self.host.parse().ok(),
+        };
+        let Some(address) = found else {
+            return Err(Miss::new(Sure::NotDone, "unresolved", format!("{} is not known", self.host)));
+        };
         let mut config = Config::new();
         config
             .host(&self.host)
+            .hostaddr(address)
             .port(self.port)
             .user(&self.user)
             .password(&self.password)

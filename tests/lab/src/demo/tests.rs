@@ -75,6 +75,7 @@ impl Bench {
         let bouncer = bouncer::Options {
             program: pgbouncer,
             folder: folder.join("pgbouncer"),
+            names: None,
             server: (address.ip().to_string(), port),
             databases: schema::DATABASES.map(str::to_owned).to_vec(),
             users: schema::DATABASES.iter().map(|d| (schema::owner(d), schema::PASSWORD.to_owned())).collect(),
@@ -145,6 +146,7 @@ impl Bench {
 
 fn master(endpoint: &Forwarder) -> Login {
     Login {
+        names: None,
         host: endpoint.address().ip().to_string(),
         port: endpoint.address().port(),
         user: settings::MASTER_USER.to_owned(),

@@ -8,6 +8,7 @@ use super::{Flavour, Identity, MetadataRow, Role, Status};
 use crate::cloud::Cloud;
 use crate::cloud::state::{Cluster, ClusterId, Deployment, InstanceId, State};
 use crate::faults::Fault;
+use crate::names::Zone;
 
 /// What is told about one deployment.
 #[derive(Debug, Default)]
@@ -35,7 +36,9 @@ pub(crate) fn enter(cloud: &Cloud, deployment: &str, status: Option<Status>) {
         let mut state = cloud.state();
         let flavour = flavour(&state, deployment);
         let frozen = match (status, state.deployment(deployment)) {
-            (Some(Status::SwitchoverCompleted), Ok(found)) if flavour == Flavour::Rds => Some(rows(&state, found)),
+            (Some(Status::SwitchoverCompleted), Ok(found)) if flavour == Flavour::Rds => {
+                Some(rows(cloud.zone(), &state, found))
+            }
             _ => None,
         };
         let Ok(found) = state.deployment_mut(deployment) else { return };
@@ -86,7 +89,7 @@ fn show(cloud: &Cloud, deployment: &str, seen: Option<Status>) {
 }
 
 /// Members and endpoints go on being told under the names that they have now, until [`new_names`].
-pub(crate) fn keep_names(state: &mut State, deployment: &str) {
+pub(crate) fn keep_names(zone: &Zone, state: &mut State, deployment: &str) {
     let Ok(found) = state.deployment(deployment) else { return };
     let sides = [Some(&found.blue), found.green.as_ref()].into_iter().flatten();
     let clusters: Vec<&Cluster> = sides.filter_map(|id| state.clusters.get(id)).collect();
@@ -94,7 +97,7 @@ pub(crate) fn keep_names(state: &mut State, deployment: &str) {
         .filter_map(|id| Some((id.clone(), state.instances.get(id)?.identifier.clone())))
         .collect();
     let endpoints =
-        clusters.iter().filter_map(|cluster| Some((cluster.id.clone(), endpoint(state, cluster)?))).collect();
+        clusters.iter().filter_map(|cluster| Some((cluster.id.clone(), endpoint(zone, state, cluster)?))).collect();
     if let Ok(found) = state.deployment_mut(deployment) {
         found.story.known_as = Some(Names { members, endpoints });
     }
@@ -121,7 +124,7 @@ pub(crate) fn tell(cloud: &Cloud, clusters: &[&str]) {
             Some(found) if found.blue == cluster.id && found.story.frozen.is_some() => {
                 found.story.frozen.clone().unwrap_or_default()
             }
-            Some(found) => rows(&state, found),
+            Some(found) => rows(cloud.zone(), &state, found),
             None => Vec::new(),
         };
         let known_as = deployment.and_then(|found| found.story.known_as.as_ref());
@@ -157,14 +160,14 @@ fn flavour(state: &State, deployment: &str) -> Flavour {
 }
 
 /// One row for each side's writer; at the end only the target's.
-fn rows(state: &State, deployment: &Deployment) -> Vec<MetadataRow> {
+fn rows(zone: &Zone, state: &State, deployment: &Deployment) -> Vec<MetadataRow> {
     let Some(status) = deployment.story.told else { return Vec::new() };
     let row = |id: &str, role: Role| {
         let cluster = state.clusters.get(id)?;
         let known_as = deployment.story.known_as.as_ref().and_then(|names| names.endpoints.get(id));
         Some(MetadataRow {
             id: cluster.writer.clone(),
-            endpoint: known_as.cloned().or_else(|| endpoint(state, cluster))?,
+            endpoint: known_as.cloned().or_else(|| endpoint(zone, state, cluster))?,
             port: cluster.network.port,
             role,
             status,
@@ -177,11 +180,9 @@ fn rows(state: &State, deployment: &Deployment) -> Vec<MetadataRow> {
 }
 
 /// What a row calls a side: the writer's cluster endpoint, or the writer itself where there are no clusters.
-fn endpoint(state: &State, cluster: &Cluster) -> Option<String> {
-    let writer = state.instances.get(&cluster.writer)?.address;
-    let address = match (cluster.flavour, &cluster.doors) {
-        (Flavour::Aurora, Some(doors)) => doors.writer.address().ip(),
-        _ => writer,
-    };
-    Some(address.to_string())
+fn endpoint(zone: &Zone, state: &State, cluster: &Cluster) -> Option<String> {
+    match cluster.flavour {
+        Flavour::Aurora => Some(zone.cluster(&cluster.identifier)),
+        Flavour::Rds => state.instances.get(&cluster.writer).map(|writer| zone.instance(&writer.identifier)),
+    }
 }
