@@ -201,6 +201,7 @@ impl Batch<'_> {
                 program: self.pooler.clone(),
                 folder: self.folder.join(format!("pgbouncer-{number}")),
                 server: (production.host.clone(), production.port),
+                names: production.names.clone(),
                 databases: vec![DATABASE.to_owned()],
                 users: vec![(production.user.clone(), production.password.clone())],
             },
@@ -249,7 +250,9 @@ impl Batch<'_> {
         let id = &contestant.upgrade;
         let green = green(&history(place, grpc, id).await?).context("green's writer in the history")?;
         let production = master(&contestant.cluster).database(DATABASE);
-        let green = Login { host: green.0, port: green.1, ..production.clone() };
+        // By address: green's own names are gone after the cut.
+        let address = contestant.cluster.names.lookup(&green.0).context("the address of green's writer")?;
+        let green = Login { host: address.to_string(), port: green.1, ..production.clone() };
         let pooled = contestant.bouncer.login(&production.user, &production.password, DATABASE, "bench-pooled");
         let fixed = |login: Login| -> Find { Arc::new(move || Some(login.clone())) };
         let start = |name: &str, login: Login, every: u64| {
