@@ -4,6 +4,7 @@ mod cli;
 mod crash;
 mod cut;
 mod extensions;
+mod faults;
 mod follow;
 mod refuse;
 mod unwind;

@@ -177,7 +177,8 @@ impl Timings {
         ["zero", "short", "real", "jdbc-2025-11", "jdbc-2025-04", "python-2025-07", "node-2025-04"];
 
     /// A set by its name. The dated ones are `real` with the moments of a switchover as the maintainers of AWS's drivers have
-    /// published, those after the first write that green takes counted from it.    #[must_use]
+    /// published, those after the first write that green takes counted from it.
+    #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         let published = |[initiated, window, topology, names, completed]: [u64; 5]| Self {
             initiated: Duration::from_millis(initiated),

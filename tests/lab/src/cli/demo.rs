@@ -1,9 +1,11 @@
 //! `pilot-lab demo`: the main job, seen from a shell. With `--json` exactly one object goes to stdout.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::ensure;
 use clap::Args;
+use lab::Scenario;
 use lab::demo::court::Sabotage;
 use lab::demo::{run, summary};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +28,9 @@ pub(super) struct Arguments {
     /// AWS's real delays instead of none.
     #[arg(long)]
     real_time: bool,
+    /// A scenario file: delays of the provider, and what goes wrong.
+    #[arg(long, value_name = "FILE", conflicts_with = "real_time")]
+    scenario: Option<PathBuf>,
     /// Print one JSON object on stdout instead of the page.
     #[arg(long)]
     json: bool,
@@ -41,12 +46,15 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     ensure!(arguments.from < arguments.to, "--to must be above --from");
     ensure!(arguments.scale > 0.0 && arguments.scale <= 100.0, "--scale is above 0 and at most 100");
+    let scenario = arguments.scenario.as_deref().map(Scenario::read).transpose()?;
+    let readers = scenario.as_ref().map_or(0, |scenario| scenario.readers).max(arguments.readers);
     let options = run::Options {
         from: arguments.from,
         to: arguments.to,
-        readers: arguments.readers,
+        readers,
         scale: arguments.scale,
         real_time: arguments.real_time,
+        scenario,
         keep: arguments.keep,
         sabotage: arguments.sabotage,
     };

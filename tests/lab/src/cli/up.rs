@@ -1,6 +1,6 @@
 //! `pilot-lab up`: a cluster with the demo's databases, until Ctrl-C.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -9,7 +9,7 @@ use lab::demo::pilot::{self, AgentOptions, Place};
 use lab::demo::run::{cluster_settings, exports, master, psql};
 use lab::demo::schema::{self, Extensions, Scale};
 use lab::demo::tempo::Tempo;
-use lab::{ClusterHandle, Lab, Settings, Timings, install};
+use lab::{ClusterHandle, Lab, Scenario, Settings, Timings, install};
 
 /// What to start.
 #[derive(Debug, Args)]
@@ -29,17 +29,29 @@ pub(super) struct Arguments {
     /// AWS's real delays instead of short ones.
     #[arg(long)]
     real_time: bool,
+    /// A scenario file: delays of the provider, and what goes wrong.
+    #[arg(long, value_name = "FILE", conflicts_with = "real_time")]
+    scenario: Option<PathBuf>,
     /// Size of its data; 1 is a few hundred MB.
     #[arg(long, default_value = "0.1")]
     scale: f64,
 }
 
 /// Starts it, prints what to export, and waits.
-pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let scenario = arguments.scenario.as_deref().map(Scenario::read).transpose()?;
+    if let Some(scenario) = &scenario {
+        arguments.readers = arguments.readers.max(scenario.readers);
+        super::say(&lab::scenario::told(scenario));
+    }
     install::ensure(&[arguments.from, arguments.to], &super::say).await?;
     let binaries = binaries::find(&super::say).await?;
-    let timings = if arguments.real_time { Timings::real() } else { Timings::short() };
-    let lab = Lab::start(Settings { timings, ..Settings::default() }).await?;
+    let settings = match &scenario {
+        Some(scenario) => Settings::from_scenario(scenario),
+        None if arguments.real_time => Settings { timings: Timings::real(), ..Settings::default() },
+        None => Settings::default(),
+    };
+    let lab = Lab::start(settings).await?;
     let folder = std::env::temp_dir().join(format!("upgrade-pilot-up-{}", std::process::id()));
     let place = Place { binaries, folder: folder.clone(), environment: lab.environment() };
     let started = tokio::select! {

@@ -78,8 +78,12 @@ async fn cut(cloud: &Cloud, identifier: &str, timeout: Duration) -> Result<(), M
         deployment.live.clone().ok_or_else(|| Miss::cancelled("the green environment does not replicate"))?
     };
     check(cloud, identifier, &live).await?;
-    let planned = Planned::take(cloud);
     let sides = live.sides();
+    let mut limits =
+        Limits { drop_delay: cloud.settings().timings.drop_delay, ..Limits::for_timeout(timeout) };
+    let tripped = trouble::trip(cloud, &sides, &mut limits).await;
+    // What a guardrail refuses gets no further.
+    let planned = if tripped.is_some() { Planned::none() } else { Planned::take(cloud) };
     let timings = &cloud.settings().timings;
     let (opened, is_open) = watch::channel(false);
     let stopped = Arc::new(Mutex::new(None));
@@ -113,10 +117,10 @@ async fn cut(cloud: &Cloud, identifier: &str, timeout: Duration) -> Result<(), M
         }
         Ok(())
     };
-    let mut limits = Limits { drop_delay: timings.drop_delay, ..Limits::for_timeout(timeout) };
-    let tripped = trouble::trip(cloud, &sides, &mut limits).await;
     let outcome = switchover::run(&sides, &limits, &[], progress, cloud.stopping(), moved).await;
-    trouble::lift(tripped).await;
+    if let Some(tripped) = tripped {
+        trouble::lift(tripped).await;
+    }
     match outcome {
         Ok(report) => {
             let millis = report.writes_stopped.as_millis();

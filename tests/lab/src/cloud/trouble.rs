@@ -108,13 +108,16 @@ async fn slow_down(cloud: Cloud) {
 }
 
 /// Trips the guardrail that is planned for this switchover.
-pub(crate) async fn trip(cloud: &Cloud, sides: &Sides, limits: &mut Limits) -> Tripped {
+pub(crate) async fn trip(cloud: &Cloud, sides: &Sides, limits: &mut Limits) -> Option<Tripped> {
     let planned = cloud.faults().take(|fault| matches!(fault, Fault::Guardrail { .. }));
-    let Some(Fault::Guardrail { guardrail }) = planned else { return Tripped::default() };
-    trouble::trip(guardrail, sides, limits).await.unwrap_or_else(|error| {
-        tracing::warn!(error = error.chain(), ?guardrail, "the guardrail was not tripped");
-        Tripped::default()
-    })
+    let Some(Fault::Guardrail { guardrail }) = planned else { return None };
+    match trouble::trip(guardrail, sides, limits).await {
+        Ok(tripped) => Some(tripped),
+        Err(error) => {
+            tracing::warn!(error = error.chain(), ?guardrail, "the guardrail was not tripped");
+            None
+        }
+    }
 }
 
 /// Brings the servers out of the state that a guardrail has refused.
@@ -132,6 +135,11 @@ pub(crate) struct Planned {
 }
 
 impl Planned {
+    /// Nothing.
+    pub(crate) const fn none() -> Self {
+        Self { back: None, stall: Duration::ZERO }
+    }
+
     /// What is planned for this switchover.
     pub(crate) fn take(cloud: &Cloud) -> Self {
         let back = cloud.faults().take(|fault| {

@@ -17,6 +17,9 @@ use tokio::process::{Child, Command};
 use super::binaries::Binaries;
 use super::tempo::Tempo;
 
+/// What an agent logs when clients are held.
+pub const HELD: &str = "paused hold=true";
+
 /// Where the pilot's files are and how its processes find AWS.
 #[derive(Clone, Debug)]
 pub struct Place {

@@ -2,6 +2,7 @@
 //! behind unless it was asked to keep them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use super::summary::{self, Aside, Report, ms};
 use super::tempo::Tempo;
 use super::trouble::{Scene, Trouble};
 use super::{binaries, judge};
-use crate::{ClusterHandle, ClusterSettings, Lab, Outcome, Settings, Timings, install};
+use crate::{ClusterHandle, ClusterSettings, Lab, Moment, Outcome, Scenario, Settings, Timings, install, scenario};
 
 /// What the demo is to do.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub struct Options {
     pub scale: f64,
     /// AWS's real delays instead of none.
     pub real_time: bool,
+    /// Other delays, and what is to go wrong.
+    pub scenario: Option<Scenario>,
     /// Leave everything running at the end.
     pub keep: bool,
     /// A bad row to plant before judging.
@@ -120,13 +123,23 @@ pub async fn run(options: &Options, stop: &CancellationToken, say: Say<'_>) -> a
         prepared = prepare => prepared?,
         () = stop.cancelled() => anyhow::bail!("interrupted"),
     };
-    let timings = if options.real_time { Timings::real() } else { Timings::zero() };
-    let lab = Lab::start(Settings { timings, ..Settings::default() }).await?;
+    let settings = match &options.scenario {
+        Some(scenario) => {
+            say(&scenario::told(scenario));
+            Settings::from_scenario(scenario)
+        }
+        None if options.real_time => Settings { timings: Timings::real(), ..Settings::default() },
+        None => Settings { timings: Timings::zero(), ..Settings::default() },
+    };
+    let unhurried = settings.timings.cloudwatch_period >= Duration::from_secs(30);
+    let lab = Lab::start(settings).await?;
     let folder = std::env::temp_dir().join(format!("upgrade-pilot-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let mut world = World { lab, folder, bouncer: None, production: None, agents: Vec::new(), coordinator: None };
+    let (telling, logs) = (world.lab.clone(), world.folder.join("pilot"));
     let ended = tokio::select! {
-        ended = act(options, &mut world, binaries, pgbouncer, &tempo, say) => ended,
+        ended = act(options, &mut world, binaries, pgbouncer, (&tempo, unhurried), say) => ended,
+        never = tell_of_holds(telling, logs) => match never {},
         () = stop.cancelled() => Err(anyhow::anyhow!("interrupted")),
     };
     match ended {
@@ -153,13 +166,29 @@ pub async fn run(options: &Options, stop: &CancellationToken, say: Say<'_>) -> a
     }
 }
 
+/// Tells the lab each time that an agent has begun to hold clients, which it cannot see by itself.
+async fn tell_of_holds(lab: Lab, logs: PathBuf) -> Infallible {
+    let mut told = 0;
+    loop {
+        let logs = std::fs::read_dir(&logs).into_iter().flatten().flatten().map(|file| file.path());
+        let agents = logs.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+        let holds = |path: PathBuf| std::fs::read_to_string(path).map_or(0, |log| log.matches(pilot::HELD).count());
+        let now: usize = agents.map(holds).sum();
+        if now > told {
+            lab.faults().reached(Moment::Hold);
+        }
+        told = now;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Everything between an open lab and a judged result.
 async fn act(
     options: &Options,
     world: &mut World,
     binaries: binaries::Binaries,
     pgbouncer: PathBuf,
-    tempo: &Tempo,
+    (tempo, unhurried): (&Tempo, bool),
     say: Say<'_>,
 ) -> anyhow::Result<(Report, Aside)> {
     let source = Source::make(options, world, pgbouncer, tempo, say).await?;
@@ -175,7 +204,7 @@ async fn act(
     say("coordinator and two agents are up");
     let spec = pilot::write_spec(
         &place.folder,
-        &pilot::spec(&source.cluster.identifier, options.to, schema::BATCH, options.real_time),
+        &pilot::spec(&source.cluster.identifier, options.to, schema::BATCH, unhurried),
     )?;
     let began = tempo.at();
     say(&format!("pilot upgrade --cluster {} --to {}", source.cluster.identifier, options.to));
