@@ -150,11 +150,13 @@ fn name(cx: &Context<'_>) -> DeploymentName {
 async fn create(cx: &Context<'_>, prepared: &Prepared) -> Result<Created, Failure> {
     let rds = &*cx.world().rds;
     let name = name(cx);
-    if let Look::There(created) = look(cx, &name).await?
-        && cx.recall::<DeploymentName>("create").is_none()
-    {
-        return Ok(Created { adopted: true, ..created });
-    }
+    let there = match look(cx, &name).await? {
+        Look::There(created) if cx.recall::<DeploymentName>("create").is_none() => {
+            return Ok(Created { adopted: true, ..created });
+        }
+        Look::There(created) => Some(created),
+        Look::NotYet(_) => None,
+    };
     let new = NewDeployment {
         name: name.clone(),
         source: prepared.blue.arn.clone(),
@@ -171,8 +173,12 @@ async fn create(cx: &Context<'_>, prepared: &Prepared) -> Result<Created, Failur
             async move { look(cx, &name).await }
         },
         |_| {
-            let new = new.clone();
+            let (new, there) = (new.clone(), there.clone());
             async move {
+                // An earlier attempt has made it; nothing is asked for twice.
+                if let Some(created) = there {
+                    return Ok(created);
+                }
                 recorded_cluster(cx, &prepared.blue).await?;
                 match rds.create_deployment(&new).await {
                     Ok(made) => Ok(Created { deployment: made.id, adopted: false }),

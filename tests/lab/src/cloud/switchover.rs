@@ -79,8 +79,7 @@ async fn cut(cloud: &Cloud, identifier: &str, timeout: Duration) -> Result<(), M
     };
     check(cloud, identifier, &live).await?;
     let sides = live.sides();
-    let mut limits =
-        Limits { drop_delay: cloud.settings().timings.drop_delay, ..Limits::for_timeout(timeout) };
+    let mut limits = Limits { drop_delay: cloud.settings().timings.drop_delay, ..Limits::for_timeout(timeout) };
     let tripped = trouble::trip(cloud, &sides, &mut limits).await;
     // What a guardrail refuses gets no further.
     let planned = if tripped.is_some() { Planned::none() } else { Planned::take(cloud) };
