@@ -6,7 +6,7 @@ use std::time::Duration;
 use engine::{Failure, Gate, Reversal, Step, StepId};
 use jiff::Timestamp;
 use proto::{
-    jobs::{CheckStatistics, Vacuum, Vacuumed},
+    jobs::{CheckStatistics, Table, Vacuum, Vacuumed},
     side::Side,
 };
 use serde::{Deserialize, Serialize};
@@ -44,9 +44,7 @@ impl Step<Upgrade> for PostProvisioning {
         publish(cx, replicating_wish(cx.spec(), seeing), SETTLE).await?;
         let wanted = &cx.spec().vacuum;
         let tables = |names| spec::tables(names).map_err(|error| Failure::permanent(crate::codes::BAD_SPEC, error));
-        let body = Vacuum { parallel: wanted.parallel, full: tables(&wanted.full)?, reindex: tables(&wanted.reindex)? };
-        let deadline = Duration::from_secs(wanted.seconds_max);
-        let vacuumed = job(cx, "vacuum", Side::Green, &body, deadline).await?;
+        let vacuumed = vacuum(cx, "vacuum", tables(&wanted.full)?, tables(&wanted.reindex)?).await?;
         Ok(Optimised { vacuumed, since: provisioned.at })
     }
 
@@ -56,6 +54,25 @@ impl Step<Upgrade> for PostProvisioning {
 
     async fn undo(&self, _: &Context<'_>) -> Result<(), Failure> {
         Ok(())
+    }
+}
+
+async fn vacuum(cx: &Context<'_>, key: &str, full: Vec<Table>, reindex: Vec<Table>) -> Result<Vacuumed, Failure> {
+    let wanted = &cx.spec().vacuum;
+    let body = Vacuum { parallel: wanted.parallel, full, reindex };
+    job(cx, key, Side::Green, &body, Duration::from_secs(wanted.seconds_max)).await
+}
+
+/// As [`statistics_are_there`]; where some are missing all tables are vacuumed once more: a server that crashed has
+/// forgotten when its tables were.
+pub(super) async fn statistics_are_there_again(cx: &Context<'_>, since: Timestamp) -> Result<(), Failure> {
+    match statistics_are_there(cx, since).await {
+        Err(missing) if missing.code == codes::STATISTICS_MISSING => {
+            cx.warn(codes::STATISTICS_MISSING, format!("{}: some are missing, vacuuming once more", missing.doing));
+            vacuum(cx, "vacuum-again", Vec::new(), Vec::new()).await?;
+            statistics_are_there(cx, since).await
+        }
+        seen => seen,
     }
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     codes,
     lag::{self, Lag, Steady},
-    post_provisioning::{PostProvisioning, statistics_are_there},
+    post_provisioning::{PostProvisioning, statistics_are_there_again},
     prerequisites::{Prerequisites, SHORT_JOB},
     provisioning::{Provisioning, replicating_wish},
     shared::{Context, SETTLE, fresh_job, ids, job, out_of_time, publish, recorded_cluster, targets},
@@ -67,7 +67,7 @@ impl Step<Upgrade> for ReplicatingData {
     }
 
     async fn verify(&self, cx: &Context<'_>, _: &Verified) -> Result<(), Failure> {
-        statistics_are_there(cx, cx.output::<PostProvisioning>()?.since).await
+        statistics_are_there_again(cx, cx.output::<PostProvisioning>()?.since).await
     }
 
     async fn undo(&self, _: &Context<'_>) -> Result<(), Failure> {
