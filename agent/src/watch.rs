@@ -272,7 +272,12 @@ impl OldSideWatch {
         if !clients.is_empty() {
             self.last_client = Some(now);
         }
+        let commits = self.write_commits;
         self.writes(shared, old, &maintenance, &databases).await?;
+        // A client that comes, writes and goes between two looks was there all the same.
+        if self.write_commits > commits {
+            self.last_client = Some(now);
+        }
         Ok(OldSide {
             age_ms: 0,
             read_only,
