@@ -80,11 +80,21 @@ pub(crate) async fn fresh_job<J: JobKind>(
     let key = format!("{key}-{}", uuid::Uuid::now_v7().simple());
     let id = job_id(cx.run_id().as_str(), cx.step().as_str(), cx.attempt(), &key)?;
     let agents = &cx.world().agents;
-    match cx.unless_interrupted(agents.job(&id, Keep::Once, side, body, deadline, |_| {})).await {
-        Ok(answer) => answer,
-        Err(interrupted) => {
-            agents.cancel(&id);
-            Err(interrupted)
+    let mut unwanted = Unwanted { cancel: Some(|| agents.cancel(&id)) };
+    let answer = cx.unless_interrupted(agents.job(&id, Keep::Once, side, body, deadline, |_| {})).await?;
+    unwanted.cancel = None;
+    answer
+}
+
+/// Takes a job back when nobody waits for its answer any more.
+struct Unwanted<F: Fn()> {
+    cancel: Option<F>,
+}
+
+impl<F: Fn()> Drop for Unwanted<F> {
+    fn drop(&mut self) {
+        if let Some(cancel) = &self.cancel {
+            cancel();
         }
     }
 }

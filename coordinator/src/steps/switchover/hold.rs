@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Sides;
 use crate::{
+    link::AgentSeen,
     spec::UpgradeSpec,
     steps::{
         codes,
@@ -24,6 +25,9 @@ use crate::{
 
 /// Extra time before an agent that is on its own fails open.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// Between two looks whether an agent is lost.
+const LOST_EVERY: Duration = Duration::from_millis(100);
 
 /// What happened between the hold and the call.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -62,9 +66,15 @@ pub(super) async fn everything(cx: &Context<'_>, sides: &Sides) -> Result<Held, 
     wish.window = Some(window(spec, true));
     wish.gate = GateWish::Hold;
     settle(cx, wish).await?;
-    let ended = end_sessions(cx).await?;
-    let unproven = compare_written(cx).await?;
-    let marker_ms = marker(cx).await?;
+    let acts = async {
+        let ended = end_sessions(cx).await?;
+        let unproven = compare_written(cx).await?;
+        Ok((ended, unproven, marker(cx).await?))
+    };
+    let (ended, unproven, marker_ms) = tokio::select! {
+        done = acts => done?,
+        lost = one_is_lost(cx) => return Err(lost),
+    };
     Ok(Held {
         ended: ended.len() as u64,
         recorded: ended.iter().filter(|session| session.recorded.is_some()).count() as u64,
@@ -81,6 +91,19 @@ async fn settle(cx: &Context<'_>, wish: crate::link::Wish) -> Result<(), Failure
     let generation = agents.publish(wish).await?;
     let settled = agents.await_settled(generation, hold_ack_max(cx.spec()));
     cx.unless_interrupted(settled).await?.map_err(|failure| failure.with_code(codes::HOLD_NOT_SETTLED))
+}
+
+/// Nobody is held for longer because of an agent that is gone: its silence past the limit fails the attempt too.
+async fn one_is_lost(cx: &Context<'_>) -> Failure {
+    let limit = hold_ack_max(cx.spec());
+    loop {
+        let silent = |agent: &AgentSeen| agent.in_roster && Duration::from_millis(agent.silent_ms) > limit;
+        if let Some(lost) = cx.world().agents.seen().into_iter().find(silent) {
+            let failure = Failure::transient(codes::HOLD_NOT_SETTLED, "holding all clients");
+            return failure.because(format!("{} was not heard from for {} ms", lost.agent, lost.silent_ms));
+        }
+        cx.clock().sleep(LOST_EVERY).await;
+    }
 }
 
 async fn end_sessions(cx: &Context<'_>) -> Result<Vec<EndedSession>, Failure> {
