@@ -1,12 +1,16 @@
 //! Every verb of the command line on one upgrade that asks a person for everything, and the metrics of both binaries.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use lab::install;
 use serde_json::Value;
 use tests::stage::facts::Facts;
 use tests::stage::pilot::with;
 use tests::stage::{CLUSTER, Setting, Stage, http, play};
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
 
 use super::upgrade::succeeded;
 
@@ -124,8 +128,22 @@ async fn metrics(stage: &Stage) -> anyhow::Result<()> {
     let resident: f64 = resident.context("the agent's memory")?.trim().parse()?;
     ensure!(resident < f64::from(20 << 20), "the agent has {resident} bytes resident");
     for text in [coordinator, agent] {
+        checked_by_prometheus(&text).await?;
         ensure!(!text.contains("lab-agent"), "a password is among the metrics");
     }
+    Ok(())
+}
+
+/// Prometheus's own tool finds nothing to say about it.
+async fn checked_by_prometheus(text: &str) -> anyhow::Result<()> {
+    let tool = install::ensure_promtool(&|_| {}).await?;
+    let mut check = Command::new(tool);
+    check.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut check = check.kill_on_drop(true).spawn().context("starting promtool")?;
+    check.stdin.take().context("promtool takes no input")?.write_all(text.as_bytes()).await?;
+    let said = check.wait_with_output().await?;
+    let said = [String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr)].concat();
+    ensure!(said.trim().is_empty(), "promtool says: {said}");
     Ok(())
 }
 

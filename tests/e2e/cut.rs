@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 const CALL: &str = "SwitchoverBlueGreenDeployment";
 
 /// Clients go on: the one behind the pooler gets answers again, ingestion runs.
-async fn all_go_on(stage: &Stage, after: &str) -> anyhow::Result<()> {
+pub(super) async fn all_go_on(stage: &Stage, after: &str) -> anyhow::Result<()> {
     for client in ["held-writes", "direct-writes"] {
         let before = stage.acknowledged(client);
         let look = async || match stage.acknowledged(client) {

@@ -1,6 +1,8 @@
 //! The stage: a lab with one small cluster, clients that keep a ledger, a coordinator and agents that can be killed. Every
 //! wait has a deadline and says what it last saw; everything ends with the stage, also when a test fails.
 
+pub mod commanded;
+pub mod depth;
 pub mod facts;
 pub mod http;
 pub mod pilot;
@@ -43,6 +45,8 @@ const START: Duration = Duration::from_secs(60);
 pub struct Setting {
     /// The source's major version.
     pub from: u32,
+    /// Readers beside the writer.
+    pub readers: usize,
     /// Which extensions its databases use.
     pub extensions: Extensions,
     /// The provider's delays.
@@ -51,19 +55,23 @@ pub struct Setting {
     pub agents: u32,
     /// Whether there is a pooler, controlled by the last agent, and a client behind it.
     pub pooled: bool,
+    /// Whether the first agent also controls a system by commands, which note what they are asked.
+    pub commanded: bool,
     /// The coordinator's leases: driver, agent, call, in seconds.
     pub lease: (u64, u64, u64),
 }
 
 impl Default for Setting {
-    /// PostgreSQL 14, no delays of the provider, two agents, no pooler, short leases.
+    /// PostgreSQL 14, one writer, no delays of the provider, two agents, no pooler, short leases.
     fn default() -> Setting {
         Setting {
             from: 14,
+            readers: 0,
             extensions: Extensions { cron: false, partman: false },
             timings: Timings::zero(),
             agents: 2,
             pooled: false,
+            commanded: false,
             lease: (9, 4, 3),
         }
     }
@@ -93,6 +101,8 @@ pub struct Stage {
     folder: PathBuf,
     binaries: Binaries,
     lease: (u64, u64, u64),
+    commanded: bool,
+    expected: Vec<String>,
     /// The cloud.
     pub lab: Lab,
 }
@@ -125,7 +135,9 @@ impl Stage {
         let folder = std::env::temp_dir().join(format!("upgrade-pilot-test-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
         let lab = Lab::start(Settings { timings: setting.timings.clone(), ..Settings::default() }).await?;
-        let cluster = lab.create_cluster(run::cluster_settings(CLUSTER, setting.from, 0, setting.extensions)).await?;
+        let cluster = lab
+            .create_cluster(run::cluster_settings(CLUSTER, setting.from, setting.readers, setting.extensions))
+            .await?;
         let master = run::master(&cluster);
         schema::create(&master, Scale(0.001), setting.extensions, &tempo).await?;
         let ledger = Arc::new(Ledger::new());
@@ -162,6 +174,8 @@ impl Stage {
             folder,
             binaries,
             lease: setting.lease,
+            commanded: setting.commanded,
+            expected: Vec::new(),
             lab,
         };
         stage.find_coordinator().await.with_context(|| stage.logs())?;
@@ -205,6 +219,9 @@ impl Stage {
         if let (Some(service), true) = (&self.service, self.agents.is_empty()) {
             let url = service.base_url();
             text += &format!("[[ingestion]]\nname = \"orders-service\"\nkind = \"http\"\nbase_url = \"{url}\"\n");
+        }
+        if self.commanded && self.agents.is_empty() {
+            text += &commanded::config(&self.folder)?;
         }
         if let (Some(bouncer), true) = (&self.bouncer, last) {
             text += &format!(
@@ -342,6 +359,46 @@ impl Stage {
         self.tempo.until(text, Duration::from_millis(5), limit, look).await
     }
 
+    /// Waits until an agent (from 0) has logged lines with `text` as often as `times`, over all its lives.
+    ///
+    /// # Errors
+    /// When it has not within `limit`; quotes the end of the log.
+    pub async fn until_agent_logged(
+        &self,
+        number: usize,
+        text: &str,
+        times: usize,
+        limit: Duration,
+    ) -> anyhow::Result<()> {
+        let agent = self.agents.get(number).context("there is no such agent")?;
+        let look = async || {
+            let seen = agent.log().lines().filter(|line| line.contains(text)).count();
+            if seen >= times { Ok(()) } else { Err(format!("{seen} of {times}\n{}", agent.tail(3))) }
+        };
+        self.tempo.until(text, Duration::from_millis(5), limit, look).await
+    }
+
+    /// Asks the lab's API for something as an operator at the console would: `&[("DBClusterIdentifier", "orders")]`.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn aws(&self, action: &str, parameters: &[(&str, &str)]) -> anyhow::Result<String> {
+        let parameters: String = parameters.iter().map(|(name, value)| format!("&{name}={value}")).collect();
+        let form = format!("Action={action}&Version=2014-10-31{parameters}");
+        http::ask(&self.lab.endpoint_url(), "POST", "/", &form).await
+    }
+
+    /// The name of the deployment's green cluster.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn green(&self) -> anyhow::Result<String> {
+        let answer = self.aws("DescribeBlueGreenDeployments", &[]).await?;
+        let target = answer.split("<Target>").nth(1).and_then(|rest| rest.split("</Target>").next());
+        let name = target.and_then(|arn| arn.rsplit(':').next()).context("the deployment has no target")?;
+        Ok(name.to_owned())
+    }
+
     /// Waits until as many agents are attached.
     ///
     /// # Errors
@@ -414,6 +471,14 @@ impl Stage {
         Ok(())
     }
 
+    /// What the commands of the commanded system were asked to do, in order: `pause` and `resume`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn commands(&self) -> anyhow::Result<Vec<String>> {
+        commanded::asked(&self.folder)
+    }
+
     /// The longest gap between two acknowledged writes of a client since a moment on the stage's clock.
     #[must_use]
     pub fn longest_gap(&self, client: &str, since: Duration) -> Duration {
@@ -454,6 +519,23 @@ impl Stage {
         ensure!(verdict.clean(), "lost {}, doubled {}: {:?}", verdict.lost, verdict.duplicated, verdict.findings);
         ensure!(verdict.acknowledged > 50, "only {} writes were acknowledged", verdict.acknowledged);
         Ok(verdict)
+    }
+
+    /// A WARN or ERROR of the coordinator or an agent with one of these texts is what the test is about.
+    pub fn expects(&mut self, texts: &[&str]) {
+        self.expected.extend(texts.iter().map(|text| (*text).to_owned()));
+    }
+
+    /// No WARN and no ERROR was logged but what the test has listed.
+    fn nothing_unexpected_was_logged(&self) -> anyhow::Result<()> {
+        let grave = |line: &&str| matches!(line.split_whitespace().nth(1), Some("WARN" | "ERROR"));
+        let listed = |line: &&str| self.expected.iter().any(|text| line.contains(text));
+        let mut found = Vec::new();
+        for process in std::iter::once(&self.coordinator).chain(&self.agents) {
+            found.extend(process.log().lines().filter(grave).filter(|line| !listed(line)).map(str::to_owned));
+        }
+        ensure!(found.is_empty(), "logged and not expected:\n{}", found.join("\n"));
+        Ok(())
     }
 
     /// The ends of all logs.

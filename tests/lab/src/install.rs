@@ -420,6 +420,20 @@ pub async fn ensure_nss_wrapper(say: &(dyn Fn(&str) + Send + Sync)) -> Result<Pa
     there().ok_or_else(|| failed("libnss-wrapper", "the package has no libnss_wrapper.so below /usr/lib"))
 }
 
+/// Makes sure that Prometheus's `promtool` is there and says where.
+///
+/// # Errors
+/// When it is missing and cannot be installed.
+pub async fn ensure_promtool(say: &(dyn Fn(&str) + Send + Sync)) -> Result<PathBuf, Error> {
+    let places = ["/usr/bin/promtool", "/usr/local/bin/promtool"].map(PathBuf::from);
+    let there = |places: &[PathBuf]| places.iter().find(|path| path.exists()).cloned();
+    if let Some(found) = there(&places) {
+        return Ok(found);
+    }
+    ensure_debian(&["prometheus"], say).await?;
+    there(&places).ok_or_else(|| failed("prometheus", "the package has no promtool where it is looked for"))
+}
+
 /// Runs a program to its end and returns what it printed.
 async fn run(what: &str, command: &mut Command) -> Result<String, Error> {
     let mut fresh = Command::new(command.get_program());

@@ -191,6 +191,13 @@ impl Lab {
         self.cloud.members(cluster)
     }
 
+    /// The server that is the writer of a cluster now: for the provider's own hand, such as a session of `rdsadmin`, its log,
+    /// or a restart that nobody asked for.
+    #[must_use]
+    pub fn writer(&self, cluster: &str) -> Option<std::sync::Arc<fleet::Server>> {
+        self.cloud.writer(cluster)
+    }
+
     /// Stops every server and the endpoint, and removes the work folder if it was the lab's own.
     pub async fn stop(self) {
         self.cloud.stop().await;

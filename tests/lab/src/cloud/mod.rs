@@ -200,6 +200,12 @@ impl Cloud {
             .collect()
     }
 
+    pub(crate) fn writer(&self, cluster: &str) -> Option<Arc<crate::fleet::Server>> {
+        let state = self.state();
+        let writer = &state.cluster(cluster).ok()?.writer;
+        state.instances.get(writer)?.server.clone()
+    }
+
     /// Ends all tasks, then all servers.
     pub(crate) async fn stop(&self) {
         self.0.stop.cancel();
