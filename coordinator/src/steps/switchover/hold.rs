@@ -75,6 +75,7 @@ pub(super) async fn everything(cx: &Context<'_>, sides: &Sides) -> Result<Held, 
         done = acts => done?,
         lost = one_is_lost(cx) => return Err(lost),
     };
+    all_are_there(cx)?;
     Ok(Held {
         ended: ended.len() as u64,
         recorded: ended.iter().filter(|session| session.recorded.is_some()).count() as u64,
@@ -103,6 +104,16 @@ async fn one_is_lost(cx: &Context<'_>) -> Failure {
             return failure.because(format!("{} was not heard from for {} ms", lost.agent, lost.silent_ms));
         }
         cx.clock().sleep(LOST_EVERY).await;
+    }
+}
+
+/// Whoever holds clients must be there to let them go: nobody is called while the stream of an agent is down.
+fn all_are_there(cx: &Context<'_>) -> Result<(), Failure> {
+    let away = |agent: &AgentSeen| agent.in_roster && !agent.connected;
+    match cx.world().agents.seen().into_iter().find(away) {
+        None => Ok(()),
+        Some(away) => Err(Failure::transient(codes::HOLD_NOT_SETTLED, "holding all clients")
+            .because(format!("the stream of {} is down", away.agent))),
     }
 }
 
