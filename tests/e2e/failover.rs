@@ -109,6 +109,7 @@ fn patient(spec: toml::Table) -> toml::Table {
     let spec = with(with(spec, "retries", 2), "switchover.approve", true);
     let spec = with(with(spec, "switchover.attempts", 8), "switchover.drain_ms", 4000);
     let spec = with(with(spec, "switchover.timeout_seconds", 30), "switchover.revert_allowance_seconds", 10);
+    let spec = with(spec, "switchover.long_transaction_ms", 60_000);
     with(spec, "switchover.hold_seconds_max", i64::try_from(HOLD_MAX).unwrap_or(i64::MAX))
 }
 

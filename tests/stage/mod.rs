@@ -102,7 +102,7 @@ pub struct Stage {
     binaries: Binaries,
     lease: (u64, u64, u64),
     commanded: bool,
-    expected: Vec<String>,
+    expected: Option<Vec<String>>,
     /// The cloud.
     pub lab: Lab,
 }
@@ -113,7 +113,7 @@ pub struct Stage {
 /// With the failure of the play.
 pub async fn play(setting: Setting, body: impl AsyncFnOnce(&mut Stage) -> anyhow::Result<()>) {
     let mut stage = Stage::open(setting).await.unwrap_or_else(|error| panic!("the stage could not be set: {error:#}"));
-    let played = body(&mut stage).await;
+    let played = body(&mut stage).await.and_then(|()| stage.nothing_unexpected_was_logged());
     let logs = stage.logs();
     let folder = stage.folder.clone();
     let Stage { coordinator, agents, service, probes, bouncer, lab, .. } = stage;
@@ -175,7 +175,7 @@ impl Stage {
             binaries,
             lease: setting.lease,
             commanded: setting.commanded,
-            expected: Vec::new(),
+            expected: None,
             lab,
         };
         stage.find_coordinator().await.with_context(|| stage.logs())?;
@@ -521,15 +521,17 @@ impl Stage {
         Ok(verdict)
     }
 
-    /// A WARN or ERROR of the coordinator or an agent with one of these texts is what the test is about.
+    /// From now on the logs of coordinator and agents are judged: a WARN or ERROR with one of these texts is what the test is
+    /// about, any other fails it.
     pub fn expects(&mut self, texts: &[&str]) {
-        self.expected.extend(texts.iter().map(|text| (*text).to_owned()));
+        self.expected.get_or_insert_default().extend(texts.iter().map(|text| (*text).to_owned()));
     }
 
     /// No WARN and no ERROR was logged but what the test has listed.
     fn nothing_unexpected_was_logged(&self) -> anyhow::Result<()> {
         let grave = |line: &&str| matches!(line.split_whitespace().nth(1), Some("WARN" | "ERROR"));
-        let listed = |line: &&str| self.expected.iter().any(|text| line.contains(text));
+        let Some(expected) = &self.expected else { return Ok(()) };
+        let listed = |line: &&str| expected.iter().any(|text| line.contains(text));
         let mut found = Vec::new();
         for process in std::iter::once(&self.coordinator).chain(&self.agents) {
             found.extend(process.log().lines().filter(grave).filter(|line| !listed(line)).map(str::to_owned));
