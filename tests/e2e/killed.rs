@@ -25,6 +25,12 @@ async fn an_agent_killed_while_it_holds_clients_lets_them_go_and_a_killed_coordi
     play(Setting { pooled: true, ..Setting::default() }, async |stage| {
         let spec = with(with(resubmitting(stage), "switchover.attempts", 6), "switchover.drain_ms", 8000);
         let spec = with(with(spec, "switchover.hold_ack_ms_max", 2500), "switchover.long_transaction_ms", 60_000);
+        stage.expects(&[
+            "no stream to the coordinator",
+            "acting alone",
+            "the job was cancelled",
+            "due to lock timeout",
+        ]);
         let mut upgrade = stage.upgrade(&spec).await?;
         let id = upgrade.id.clone();
         let asks = |status: &Value| status["approvals"][0]["name"] == "switchover";

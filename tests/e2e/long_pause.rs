@@ -18,6 +18,7 @@ const LIMIT: Duration = Duration::from_secs(150);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_pause_ends_at_its_cap_or_on_the_new_production_and_what_the_spec_asks_is_rewritten() {
     play(Setting { agents: 1, commanded: true, ..Setting::default() }, async |stage| {
+        stage.expects(&["a cap is near or reached"]);
         past_the_cap(stage).await.context("a pause past its cap")?;
         within_the_cap(stage).await.context("a pause within its cap")?;
         stage.nothing_lost().await.map(drop)

@@ -27,6 +27,7 @@ create event trigger count_structure_drops on sql_drop execute function public.c
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_through_the_trouble_of_real_life_changes_no_structure_and_runs_each_statement_once() {
     play(Setting { pooled: true, ..Setting::default() }, async |stage| {
+        stage.expects(&["a client is on the side that does not serve any more", "data written to the old side"]);
         let blue = stage.lab.writer(CLUSTER).context("blue has no writer")?;
         for database in [&["postgres"][..], &schema::DATABASES[..]].concat() {
             blue.admin(database).await?.batch_execute(COUNT_STRUCTURE_CHANGES).await.context(database)?;
