@@ -12,7 +12,12 @@ use crate::{Lab, fleet, install};
 
 /// A python with boto3.
 pub(crate) async fn python() -> PathBuf {
-    let folder = install::cache_dir().join("boto3");
+    python_with("boto3", &["boto3"]).await
+}
+
+/// A python with these packages, in a virtual environment that is made once, in a folder of the cache directory.
+pub(crate) async fn python_with(folder: &str, packages: &[&str]) -> PathBuf {
+    let folder = install::cache_dir().join(folder);
     std::fs::create_dir_all(&folder).expect("the cache folder");
     let _lock = fleet::lock(&folder.join("lock")).await.expect("the cache's lock");
     let venv = folder.join("venv");
@@ -20,8 +25,8 @@ pub(crate) async fn python() -> PathBuf {
     if !stamp.exists() {
         let _ = std::fs::remove_dir_all(&venv);
         run(Command::new("python3").args(["-m", "venv"]).arg(&venv)).await;
-        run(Command::new(venv.join("bin/pip")).args(["install", "--quiet", "--disable-pip-version-check", "boto3"]))
-            .await;
+        let mut install = Command::new(venv.join("bin/pip"));
+        run(install.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages)).await;
         std::fs::write(&stamp, "").expect("the stamp");
     }
     venv.join("bin/python")

@@ -273,5 +273,8 @@ mod tests {
         assert_eq!((one.times, one.fault), (1, Fault::Throttle { action: "*".into() }));
         let two: Planned = serde_json::from_str(r#"{"kind":"reported_lag","bytes":7,"times":2}"#).expect("valid");
         assert_eq!((two.times, two.fault), (2, Fault::ReportedLag { bytes: 7 }));
+        let stuck: Planned =
+            serde_json::from_str(r#"{"kind":"status_stuck","status":"SWITCHOVER_INITIATED"}"#).expect("valid");
+        assert_eq!(stuck.fault, Fault::StatusStuck { status: crate::status::Status::SwitchoverInitiated });
     }
 }

@@ -21,6 +21,8 @@ pub mod status;
 mod wire;
 
 #[cfg(test)]
+mod aws_driver_test;
+#[cfg(test)]
 mod by_hand_test;
 
 use std::net::{IpAddr, SocketAddr};

@@ -70,6 +70,15 @@ fn begun(cloud: &Cloud, identifier: &str) {
     });
 }
 
+/// RDS's events about sequences, which are copied while green catches up.
+fn sequences(cloud: &Cloud, identifier: &str, what: &str) {
+    let now = cloud.clock().now();
+    let mut state = cloud.state();
+    let Some((blue, green)) = names(&state, identifier) else { return };
+    let text = format!("Sequence synchronization for switchover of DB cluster {blue} to {green} {what}.");
+    state.cluster_event(now, &blue, "notification", text);
+}
+
 /// Everything from the guardrails to the end. An error means that blue serves as before.
 async fn cut(cloud: &Cloud, identifier: &str, timeout: Duration) -> Result<(), Miss> {
     let live = {
@@ -94,6 +103,8 @@ async fn cut(cloud: &Cloud, identifier: &str, timeout: Duration) -> Result<(), M
                 cloud.faults().reached(Moment::Stopped);
             }
             Phase::ConnectionsDropped => life::enter(&cloud, &identifier, Some(Status::SwitchoverInProgress)),
+            Phase::CatchUp => sequences(&cloud, &identifier, "has been initiated. Sequences may lengthen the downtime"),
+            Phase::Move => sequences(&cloud, &identifier, "has been completed"),
             Phase::Open => {
                 life::enter(&cloud, &identifier, Some(Status::SwitchoverInPostProcessing));
                 opened.send_replace(true);
@@ -109,7 +120,10 @@ async fn cut(cloud: &Cloud, identifier: &str, timeout: Duration) -> Result<(), M
     let moved = || async {
         planned.play(cloud, timeout).await?;
         let gone = lock(&stopped).map(|at| cloud.clock().now().duration_since(at)).unwrap_or_default();
-        cloud.clock().sleep(timings.window.saturating_sub(gone.try_into().unwrap_or_default())).await;
+        cloud.clock().sleep(timings.window.min(timeout).saturating_sub(gone.try_into().unwrap_or_default())).await;
+        if timings.window > timeout {
+            return Err(trouble::timed_out(timeout));
+        }
         rename(cloud, identifier).map_err(|error| format!("{error:#}"))?;
         if immediate {
             publish(cloud, identifier);

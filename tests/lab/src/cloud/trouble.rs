@@ -165,7 +165,7 @@ impl Planned {
     pub(crate) async fn play(&self, cloud: &Cloud, timeout: Duration) -> Result<(), String> {
         cloud.clock().sleep(self.stall.min(timeout)).await;
         if self.stall >= timeout {
-            return Err(format!("the switchover timeout of {} seconds was reached", timeout.as_secs()));
+            return Err(timed_out(timeout));
         }
         self.back.clone().map_or(Ok(()), |(reason, _)| Err(reason))
     }
@@ -179,6 +179,11 @@ impl Planned {
             (_, other) => (chain(other), matches!(other, NotSwitched::Stuck(_) | NotSwitched::Failed { .. })),
         }
     }
+}
+
+/// Why a switchover that took too long is taken back.
+pub(crate) fn timed_out(timeout: Duration) -> String {
+    format!("the switchover timeout of {} seconds was reached", timeout.as_secs())
 }
 
 /// An error with its sources in one line.
