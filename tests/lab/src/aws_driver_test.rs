@@ -33,7 +33,7 @@ impl Driver {
             "--client",
             client,
             "--host",
-            "orders.cluster-labzone00000.us-east-1.rds.amazonaws.com",
+            &cluster.endpoint,
             "--port",
             &cluster.port.to_string(),
         ]);
@@ -95,6 +95,7 @@ async fn real_aws_python_wrapper_follows_a_switchover_through_every_phase() {
         window: millis(1500),
         topology_delay: millis(1000),
         names_delay: millis(1500),
+        green_names_delay: millis(2500),
         completed_delay: millis(2500),
         rows_stay: millis(4000),
         ..Timings::zero()
@@ -107,12 +108,6 @@ async fn real_aws_python_wrapper_follows_a_switchover_through_every_phase() {
         .await
         .expect("the drivers' table");
     let id = deployed(&lab, &cluster, 16).await;
-    let green = deployment(&lab, &id).await["Target"]
-        .as_str()
-        .and_then(|arn| arn.rsplit(':').next())
-        .expect("green")
-        .to_owned();
-    let names = hack(&lab, &cluster, &green);
     let mut wrapper = Driver::start(&lab, &cluster, "wrapper").await;
     let mut plain = Driver::start(&lab, &cluster, "plain").await;
     wrapper

@@ -86,6 +86,8 @@ pub struct Timings {
     pub completed_delay: Duration,
     /// From green taking writes to the endpoints' names leading there.
     pub names_delay: Duration,
+    /// From green taking writes to the names that green had before being gone; never before the endpoints' names have moved.
+    pub green_names_delay: Duration,
     /// How late a CloudWatch point becomes visible.
     pub cloudwatch_delay: Duration,
     /// Distance of CloudWatch points.
@@ -116,6 +118,7 @@ impl Timings {
             rows_stay: none,
             completed_delay: none,
             names_delay: none,
+            green_names_delay: none,
             cloudwatch_delay: none,
             cloudwatch_period: Duration::from_secs(1),
             delete: none,
@@ -140,6 +143,7 @@ impl Timings {
             rows_stay: Duration::from_millis(500),
             completed_delay: Duration::from_millis(300),
             names_delay: Duration::from_millis(100),
+            green_names_delay: Duration::from_millis(100),
             cloudwatch_delay: Duration::from_millis(500),
             cloudwatch_period: Duration::from_secs(1),
             delete: Duration::from_millis(100),
@@ -164,6 +168,7 @@ impl Timings {
             rows_stay: Duration::from_secs(44),
             completed_delay: Duration::from_secs(60),
             names_delay: Duration::from_secs(15),
+            green_names_delay: Duration::from_secs(50),
             cloudwatch_delay: Duration::from_secs(120),
             cloudwatch_period: Duration::from_secs(60),
             delete: Duration::from_secs(20),
@@ -180,11 +185,12 @@ impl Timings {
     /// published, those after the first write that green takes counted from it.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        let published = |[initiated, window, topology, names, completed]: [u64; 5]| Self {
+        let published = |[initiated, window, topology, names, green_names, completed]: [u64; 6]| Self {
             initiated: Duration::from_millis(initiated),
             window: Duration::from_millis(window),
             topology_delay: Duration::from_millis(topology),
             names_delay: Duration::from_millis(names),
+            green_names_delay: Duration::from_millis(green_names),
             completed_delay: Duration::from_millis(completed),
             ..Self::real()
         };
@@ -192,11 +198,11 @@ impl Timings {
             "zero" => Self::zero(),
             "short" => Self::short(),
             "real" => Self::real(),
-            "jdbc-2025-11" => published([7_418, 3_090, 13_585, 30_027, 62_294]),
+            "jdbc-2025-11" => published([7_418, 3_090, 13_585, 30_027, 62_293, 62_294]),
             // When members took blue's names was not published with this one.
-            "jdbc-2025-04" => published([830, 1_830, 10_000, 10_970, 86_770]),
-            "python-2025-07" => published([2_280, 2_500, 7_400, 16_100, 51_300]),
-            "node-2025-04" => published([2_600, 7_400, 18_500, 31_100, 129_100]),
+            "jdbc-2025-04" => published([830, 1_830, 10_000, 10_970, 75_270, 86_770]),
+            "python-2025-07" => published([2_280, 2_500, 7_400, 16_100, 51_300, 51_300]),
+            "node-2025-04" => published([2_600, 7_400, 18_500, 31_100, 125_600, 129_100]),
             _ => return None,
         })
     }
@@ -217,6 +223,7 @@ impl Timings {
             rows_stay,
             completed_delay,
             names_delay,
+            green_names_delay,
             cloudwatch_delay,
             cloudwatch_period,
             delete,
@@ -236,6 +243,7 @@ impl Timings {
             ("rows_stay", rows_stay),
             ("completed_delay", completed_delay),
             ("names_delay", names_delay),
+            ("green_names_delay", green_names_delay),
             ("cloudwatch_delay", cloudwatch_delay),
             ("cloudwatch_period", cloudwatch_period),
             ("delete", delete),

@@ -8,6 +8,7 @@ use crate::cloud::params::Params;
 use crate::cloud::state::{Cluster, Deployment, Member, Plan, State, cluster_arn, family, instance_arn, major_of};
 use crate::cloud::{Cloud, deletion, parameters, provision, state_id, switchover, tags, versions};
 use crate::faults::Fault;
+use crate::names::Names;
 use crate::status::life::{self, Story};
 use crate::wire::xml::Element;
 
@@ -53,6 +54,7 @@ pub(crate) async fn create(cloud: &Cloud, params: &Params) -> Answer<Option<Elem
             tags: params.tags(),
             degraded: None,
             plan,
+            leaving: Names::new(),
             story: Story::default(),
             live: None,
         };

@@ -21,7 +21,8 @@ impl Cloud {
             };
             (cluster.id.clone(), names)
         });
-        self.zone().publish(clusters.collect::<BTreeMap<_, _>>());
+        let leaving = state.deployments.values().map(|d| (d.identifier.clone(), Some(d.leaving.clone())));
+        self.zone().publish(clusters.chain(leaving).collect::<BTreeMap<_, _>>());
     }
 
     /// Lets the names of these clusters follow the account, all at the same moment.
@@ -35,7 +36,8 @@ impl Cloud {
     }
 }
 
-fn names(zone: &Zone, state: &State, cluster: &Cluster) -> Names {
+/// What the names of a cluster lead to by its present identifiers.
+pub(crate) fn names(zone: &Zone, state: &State, cluster: &Cluster) -> Names {
     let address = |id: &String| -> Option<IpAddr> {
         let instance = state.instances.get(id)?;
         instance.server.as_ref().map(|_| instance.address)

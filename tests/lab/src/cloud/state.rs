@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use crate::cloud::errors::{Answer, Refusal};
 use crate::cloud::network::Network;
 use crate::fleet::Server;
+use crate::names::Names;
 use crate::settings::{ACCOUNT, REGION};
 use crate::status::Flavour;
 use crate::status::life::Story;
@@ -185,6 +186,8 @@ pub(crate) struct Deployment {
     /// Why replication to green is broken, once it is: only a new deployment cures it.
     pub(crate) degraded: Option<String>,
     pub(crate) plan: Plan,
+    /// Names that green had before the switchover and that are not gone yet.
+    pub(crate) leaving: Names,
     /// What the servers of both sides tell about it.
     pub(crate) story: Story,
     /// The real green while it replicates.

@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::watch;
 
-use crate::cloud::Cloud;
 use crate::cloud::provision::{self, Live};
 use crate::cloud::state::{Endpoints, Replication, State, cluster_arn};
 use crate::cloud::trouble::{self, Planned};
+use crate::cloud::{Cloud, naming};
 use crate::faults::{Fault, Moment};
 use crate::mechanics::switchover::{self, Limits, Phase};
 use crate::status::{Status, life};
@@ -130,7 +130,7 @@ async fn cut(cloud: &Cloud, identifier: &str, timeout: Duration) -> Result<(), M
         }
         Ok(())
     };
-    let outcome = switchover::run(&sides, &limits, &[], progress, cloud.stopping(), moved).await;
+    let outcome = switchover::run(&sides, &limits, progress, cloud.stopping(), moved).await;
     if let Some(tripped) = tripped {
         trouble::lift(tripped).await;
     }
@@ -183,6 +183,7 @@ fn rename(cloud: &Cloud, identifier: &str) -> anyhow::Result<()> {
     life::keep_names(cloud.zone(), &mut state, identifier);
     let deployment = state.deployment(identifier)?;
     let (blue, green) = (deployment.blue.clone(), deployment.green.clone().context("there is no green")?);
+    let leaving = state.clusters.get(&green).map(|c| naming::names(cloud.zone(), &state, c)).unwrap_or_default();
     let members =
         |id: &str| state.clusters.get(id).map(|c| c.members().cloned().collect::<Vec<_>>()).unwrap_or_default();
     let (of_blue, of_green) = (members(&blue), members(&green));
@@ -208,6 +209,10 @@ fn rename(cloud: &Cloud, identifier: &str) -> anyhow::Result<()> {
         cluster.source = None;
         cluster.endpoints = Endpoints::Lagging;
     }
+    let timings = &cloud.settings().timings;
+    if timings.green_names_delay > timings.names_delay {
+        state.deployment_mut(identifier)?.leaving = leaving;
+    }
     Ok(())
 }
 
@@ -219,7 +224,8 @@ fn names_free(state: &State, blue: &str, members: &[String], n: u32) -> bool {
     !taken_cluster(&format!("{of}-old{n}")) && instances.into_iter().all(|name| !taken(&format!("{name}-old{n}")))
 }
 
-/// The zone learns what the account says of both sides: production's names lead to green, and green's own are gone.
+/// The zone learns what the account says of both sides: production's names lead to green, and green's own are gone unless they
+/// stay for a while.
 fn publish(cloud: &Cloud, identifier: &str) {
     let sides = cloud.state().deployment(identifier).map(|d| (d.blue.clone(), d.green.clone().unwrap_or_default()));
     if let Ok((blue, green)) = sides {
@@ -240,23 +246,32 @@ fn after_open(cloud: &Cloud, identifier: &str, mut is_open: watch::Receiver<bool
             task.clock().sleep(timings.names_delay).await;
             publish(&task, &identifier);
             life::enter(&task, &identifier, Some(Status::SwitchoverCompleted));
+            task.clock().sleep(timings.rows_stay).await;
+            life::enter(&task, &identifier, None);
+        };
+        let gone = async {
+            task.clock().sleep(timings.green_names_delay).await;
+            if let Ok(deployment) = task.state().deployment_mut(&identifier) {
+                deployment.leaving.clear();
+            }
+            task.publish();
         };
         let told = async {
             task.clock().sleep(timings.topology_delay).await;
             life::new_names(&task, &identifier);
         };
-        let completed = task.clock().sleep(timings.completed_delay);
-        tokio::join!(names, told, completed);
-        if let Err(error) = complete(&task, &identifier).await {
-            tracing::error!(deployment = %identifier, error = format!("{error:#}"), "a switchover was not completed");
-        }
-        task.clock().sleep(timings.rows_stay).await;
-        life::enter(&task, &identifier, None);
+        let completed = async {
+            task.clock().sleep(timings.completed_delay.max(timings.names_delay)).await;
+            if let Err(error) = complete(&task, &identifier) {
+                tracing::error!(deployment = %identifier, error = format!("{error:#}"), "a switchover was not completed");
+            }
+        };
+        tokio::join!(names, gone, told, completed);
     });
 }
 
 /// The API says so too: ARNs swapped, members completed.
-async fn complete(cloud: &Cloud, identifier: &str) -> anyhow::Result<()> {
+fn complete(cloud: &Cloud, identifier: &str) -> anyhow::Result<()> {
     let (blue, green) = {
         let now = cloud.clock().now();
         let mut state = cloud.state();

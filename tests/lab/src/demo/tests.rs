@@ -117,15 +117,7 @@ impl Bench {
             endpoint.set_targets(vec![green]);
             Ok(())
         };
-        switchover::run(
-            sides,
-            &limits,
-            std::slice::from_ref(&self.endpoint),
-            progress,
-            &CancellationToken::new(),
-            moved,
-        )
-        .await?;
+        switchover::run(sides, &limits, progress, &CancellationToken::new(), moved).await?;
         let databases = schema::DATABASES.map(str::to_owned);
         let section = bouncer::databases_section(&databases, &green.ip().to_string(), green.port());
         std::fs::write(self.bouncer.databases_file(), section)?;

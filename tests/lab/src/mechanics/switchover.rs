@@ -11,7 +11,6 @@ use runtime::clock::{Clock, Mono};
 use tokio_util::sync::CancellationToken;
 
 use super::{Sides, catch_up, green, guardrails};
-use crate::endpoint::{Forwarder, Mode};
 use crate::fleet::{self, Admin, Error, Server};
 
 /// A phase of [`run`], in order.
@@ -180,17 +179,14 @@ pub async fn guardrails(sides: &Sides, limits: &Limits) -> Result<(), NotSwitche
     }
 }
 
-/// Switches over. `gates` are the endpoints that refuse clients meanwhile; they open again at the end, whatever it is, and
-/// where they lead by then is the caller's business. `moved` is called once green has everything; when it answers, green is
-/// opened. Every member of both sides reads its configuration again right after `moved`, so identities that were changed
-/// there by [`crate::roles::prepare_identity`] take effect without a reload of their own.
+/// Switches over. Meanwhile the servers themselves refuse clients. `moved` is called once green has everything; when it answers,
+/// green is opened.
 ///
 /// # Errors
 /// When it did not happen; then blue serves as before, and replication goes on.
 pub async fn run<M, F>(
     sides: &Sides,
     limits: &Limits,
-    gates: &[Forwarder],
     progress: Progress,
     cancel: &CancellationToken,
     moved: M,
@@ -206,7 +202,7 @@ where
     let cut = tokio::select! {
         ready = guardrails(sides, limits) => {
             ready?;
-            Cut::open(sides, gates, clock).await.map_err(failed)?
+            Cut::open(sides, clock).await.map_err(failed)?
         }
         () = cancel.cancelled() => return Err(NotSwitched::Cancelled("by the caller".into())),
     };
@@ -256,7 +252,6 @@ impl PhaseLog {
 /// The servers of a switchover with the sessions that carry it, opened before anything is stopped.
 struct Cut<'a> {
     sides: &'a Sides,
-    gates: &'a [Forwarder],
     clock: Clock,
     blue: Vec<Member>,
     green: Vec<Member>,
@@ -275,7 +270,7 @@ const READ_ONLY: &str = "default_transaction_read_only";
 const POLL: Duration = Duration::from_millis(2);
 
 impl<'a> Cut<'a> {
-    async fn open(sides: &'a Sides, gates: &'a [Forwarder], clock: Clock) -> Result<Self, Error> {
+    async fn open(sides: &'a Sides, clock: Clock) -> Result<Self, Error> {
         let member = async |server: Arc<Server>| {
             let session = server.admin("postgres").await?;
             Ok::<_, Error>(Member { server, session })
@@ -284,7 +279,7 @@ impl<'a> Cut<'a> {
         let green = try_join_all(sides.green.members().into_iter().map(member)).await?;
         let databases = try_join_all(sides.links.iter().map(|link| catch_up::Pair::open(sides, link))).await?;
         let (stopped, ended) = (Mutex::new(clock.mono()), Mutex::new((0, 0)));
-        Ok(Self { sides, gates, clock, blue, green, databases, stopped, ended })
+        Ok(Self { sides, clock, blue, green, databases, stopped, ended })
     }
 
     fn stopped(&self) -> Mono {
@@ -346,7 +341,6 @@ impl<'a> Cut<'a> {
             member.server.configure(|conf| conf.closed = true)?;
         }
         self.reload_all().await?;
-        join_all(self.gates.iter().map(|gate| gate.set_mode(Mode::Refuse))).await;
         let (blue, green) = futures_util::future::join(end_clients(&self.blue), end_clients(&self.green)).await;
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = (blue?, green?);
         Ok(())
@@ -374,7 +368,6 @@ impl<'a> Cut<'a> {
         for outcome in join_all(self.blue.iter().chain(&self.green).map(refresh)).await {
             first = first.and(outcome);
         }
-        join_all(self.gates.iter().map(|gate| gate.set_mode(Mode::Open))).await;
         first
     }
 
@@ -394,7 +387,6 @@ impl<'a> Cut<'a> {
         }
         let outcomes = join_all(self.green.iter().chain(&self.blue).map(refresh)).await;
         failures.extend(outcomes.into_iter().filter_map(Result::err).map(|error| error.chain()));
-        join_all(self.gates.iter().map(|gate| gate.set_mode(Mode::Open))).await;
         failures
     }
 

@@ -31,15 +31,11 @@ async fn from_15_to_17_with_pg_cron_and_pg_partman() {
     let none = CancellationToken::new();
     let sides = bench.build(&side(&blue), bench.plan(17, CRON, 0), &none).await.expect("green");
     let green = Arc::clone(&sides.green.writer);
-    let report = switchover::run(
-        &sides,
-        &Limits::for_timeout(Duration::from_secs(60)),
-        &[],
-        Arc::new(|_| ()),
-        &none,
-        || async { Ok(()) },
-    )
-    .await;
+    let report =
+        switchover::run(&sides, &Limits::for_timeout(Duration::from_secs(60)), Arc::new(|_| ()), &none, || async {
+            Ok(())
+        })
+        .await;
     println!("{:?}", report.expect("switchover").writes_stopped);
     let agent = green.client(AGENT, AGENT_PASSWORD, "postgres").await.expect("the agents' role on green");
     agent

@@ -59,14 +59,13 @@ async fn from_14_to_16_under_writes_nothing_is_lost() {
     let lag = health::links(&sides).await.expect("health");
     assert!(lag.iter().all(|link| link.is_replicating() && link.lag_bytes.is_some()), "{lag:?}");
     assert_eq!(health::changes_since(&blue, &baseline).await.expect("changes"), []);
-    let gates = [endpoint.clone()];
     let moved = || async {
         green.set_identity(blue.identity()).map_err(|error| error.to_string())?;
         endpoint.set_targets(vec![green.address()]);
         Ok(())
     };
     let report =
-        switchover::run(&sides, &Limits::for_timeout(MINUTE), &gates, quiet(), &none, moved).await.expect("switchover");
+        switchover::run(&sides, &Limits::for_timeout(MINUTE), quiet(), &none, moved).await.expect("switchover");
     println!("{report:#?}");
     assert_eq!(report.left_behind, Vec::<String>::new());
     writer.more(200).await;
@@ -105,9 +104,8 @@ async fn a_time_out_puts_everything_back() {
     holder.batch_execute("begin; lock table item in share mode").await.expect("the lock");
     writer.more(50).await;
     let limits = Limits { timeout: Duration::from_secs(1), lag_bytes_max: u64::MAX, ..Limits::for_timeout(MINUTE) };
-    let gates = [endpoint.clone()];
     let never = || async { Err("must not be reached".to_owned()) };
-    let outcome = switchover::run(&sides, &limits, &gates, quiet(), &none, never).await;
+    let outcome = switchover::run(&sides, &limits, quiet(), &none, never).await;
     match outcome {
         Err(NotSwitched::TimedOut { phase: Phase::CatchUp, last, .. }) => assert!(last.contains("orders"), "{last}"),
         other => panic!("expected a time-out, saw {other:?}"),
@@ -117,7 +115,7 @@ async fn a_time_out_puts_everything_back() {
     drop(holder);
     // Replication goes on, and the second attempt gets through; a move that fails is put back as well.
     let failing = || async { Err("the names are stuck".to_owned()) };
-    let outcome = switchover::run(&sides, &Limits::for_timeout(MINUTE), &gates, quiet(), &none, failing).await;
+    let outcome = switchover::run(&sides, &Limits::for_timeout(MINUTE), quiet(), &none, failing).await;
     assert!(matches!(&outcome, Err(NotSwitched::Cancelled(reason)) if reason == "the names are stuck"), "{outcome:?}");
     writer.more(100).await;
     let green = Arc::clone(&sides.green.writer);
@@ -126,7 +124,7 @@ async fn a_time_out_puts_everything_back() {
         Ok(())
     };
     let report =
-        switchover::run(&sides, &Limits::for_timeout(MINUTE), &gates, quiet(), &none, moved).await.expect("switchover");
+        switchover::run(&sides, &Limits::for_timeout(MINUTE), quiet(), &none, moved).await.expect("switchover");
     writer.more(50).await;
     let (acknowledged, gap) = writer.end().await;
     println!("longest gap {} ms, stopped {} ms", gap.as_millis(), report.writes_stopped.as_millis());
