@@ -20,17 +20,21 @@
 --   pg_maintain                  VACUUM and ANALYZE of every table on green (17 and later)
 --   member of every owner        VACUUM, ANALYZE and REINDEX on green, REPLICA IDENTITY where it was approved, setval of
 --                                sequences, materialized views, partition maintenance, ALTER EXTENSION on the new production.
---                                VACUUM by a stranger only warns and skips
+--                                VACUUM by a stranger only warns and skips; rds_superuser is a stranger, too
+--   member of the database's     the same VACUUM and ANALYZE of all its tables, where an owner's role cannot be given
+--   owner
+--   UPDATE on sequences          setval after the cut, where an owner's role cannot be given
 --   CREATE on the database       its own schema upgrade_pilot: marker, probe, ledger, what it must put back
 --   pg_cron's tables             seeing everybody's jobs, switching them off and on again, the test job after the cut
 --   pg_partman's tables          premake and automatic_maintenance of partition sets, run_maintenance
 --
 -- It is no superuser, has no REPLICATION, and may make neither roles nor databases.
 --
--- From PostgreSQL 16 on nobody but a superuser can give away membership in the master user's own role. Tables that the master
--- user itself owns are then best given to a role made for it, which both are members of:
---   create role app_owner;  grant app_owner to current_user, upgrade_pilot;  grant create on schema public to app_owner;
---   alter table NAME owner to app_owner;
+-- From PostgreSQL 16 on nobody but a superuser can give away membership in the master user's own role. Where the master user
+-- itself owns tables, give the database to a role that both are members of: its owner may vacuum and analyze everything in it.
+--   create role NAME_owner;  grant NAME_owner to current_user, upgrade_pilot;  alter database NAME owner to NAME_owner;
+-- That is enough unless the spec names tables to REINDEX or to give REPLICA IDENTITY FULL, policies hide rows, or there are
+-- materialized views (before 17): those objects are given to it, too:  alter table T owner to NAME_owner;
 -- An extension's owner cannot be changed: one that the master user owns is altered by right of rds_superuser there, and where
 -- that is refused the upgrade stops after the cut for a person to alter it.
 
@@ -99,6 +103,27 @@ begin
 end
 $owners$;
 
+-- Sequences whose owner could not be given: the right to set them is enough.
+do $sequences$
+declare
+  agent text := current_setting('pilot.role');
+  sequence oid;
+begin
+  for sequence in
+    select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_roles r on r.oid = c.relowner
+     where c.relkind = 'S' and c.relpersistence <> 't' and n.nspname !~ '^pg_' and r.rolname !~ '^rds'
+       and n.nspname not in ('information_schema', 'rdsadmin', 'rds_tools')
+       and case c.relkind when 'S' then not has_sequence_privilege(agent, c.oid, 'update') end
+  loop
+    begin
+      execute format('grant select, update on sequence %s to %I', sequence::regclass, agent);
+    exception when insufficient_privilege then
+      raise warning 'database %: % may not grant rights on sequence %', current_database(), current_user, sequence::regclass;
+    end;
+  end loop;
+end
+$sequences$;
+
 -- Its own schema is made by the agent, in prerequisites, and removed by cleanup or by a rollback.
 select format('grant connect, create on database %I to %I', current_database(), current_setting('pilot.role'))
 \gexec
@@ -162,13 +187,30 @@ end
 $partman$;
 
 -- What preflight would still miss here, in its own words; no row means that nothing is missing.
-select format('not a member of %I, who owns tables in %I', r.rolname, current_database()) as "still missing"
-  from pg_roles r
- where not r.rolsuper and r.rolname !~ '^(rds|pg_)' and r.rolname <> current_setting('pilot.role')
-   and exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
-                where c.relowner = r.oid and c.relkind in ('r', 'p', 'm', 'S') and c.relpersistence <> 't' and n.nspname !~ '^pg_'
-                  and n.nspname not in ('information_schema', 'rdsadmin', 'rds_tools'))
-   and not pg_has_role(current_setting('pilot.role'), r.oid, 'usage')
+with agent as (
+  select current_setting('pilot.role') as name,
+         pg_has_role(current_setting('pilot.role'), (select datdba from pg_database where datname = current_database()), 'usage') as runs_database,
+         exists (select from pg_roles m where m.rolname = 'pg_maintain' and pg_has_role(current_setting('pilot.role'), m.oid, 'usage')) as maintains
+), things as (
+  select c.oid, c.relkind, c.relrowsecurity, r.rolname, pg_has_role(agent.name, c.relowner, 'usage') as owns
+    from agent, pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_roles r on r.oid = c.relowner
+   where c.relkind in ('r', 'p', 'm', 'S') and c.relpersistence <> 't' and n.nspname !~ '^pg_' and r.rolname !~ '^rds'
+     and n.nspname not in ('information_schema', 'upgrade_pilot', 'rdsadmin', 'rds_tools')
+)
+select distinct format('may not vacuum tables of %I in %I', rolname, current_database()) as "still missing" from things, agent
+ where relkind in ('r', 'p', 'm') and not owns and not maintains and not runs_database
+union all
+select distinct format('may not refresh materialized views of %I in %I', rolname, current_database()) from things, agent
+ where relkind = 'm' and not owns and not maintains
+union all
+select distinct format('may not read tables of %I in %I', rolname, current_database()) from things, agent
+ where relkind in ('r', 'p', 'm') and not has_table_privilege(agent.name, oid, 'select')
+union all
+select distinct format('policies hide rows of tables of %I in %I', rolname, current_database()) from things
+ where relrowsecurity and not owns
+union all
+select distinct format('may not set sequences of %I in %I', rolname, current_database()) from things, agent
+ where case relkind when 'S' then not has_sequence_privilege(agent.name, oid, 'update') end
 union all
 select format('not a member of %I, who owns extension %I in %I', r.rolname, e.extname, current_database())
   from pg_extension e join pg_roles r on r.oid = e.extowner

@@ -94,6 +94,16 @@ pub struct Inspection {
     pub old_transactions: Vec<Session>,
     /// `upgrade_pilot` exists already in these databases (a leftover, or ours after a resume).
     pub leftover_schemas: Vec<String>,
+    /// Foreign servers that name a host.
+    #[serde(default)]
+    pub foreign_servers: Vec<ForeignServer>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignServer {
+    pub database: String,
+    pub name: String,
+    pub host: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use proto::{
     job::JobFailure,
-    jobs::{Database, Extension, Inspect, Inspection, Table},
+    jobs::{Database, Extension, ForeignServer, Inspect, Inspection, Table},
     report::Session as Seen,
 };
 use tokio_postgres::Row;
@@ -37,6 +37,7 @@ pub async fn run(cx: JobCx, body: Inspect) -> Result<Inspection, JobFailure> {
         all.replica_triggers.extend(part.replica_triggers);
         all.event_triggers.extend(part.event_triggers);
         all.missing_rights.extend(part.missing_rights);
+        all.foreign_servers.extend(part.foreign_servers);
         all.leftover_schemas.extend(part.leftover);
         all.sequences += part.sequences;
     }
@@ -70,6 +71,7 @@ async fn server(session: &Session) -> Result<Inspection, JobFailure> {
         missing_queries: Vec::new(),
         old_transactions: old.iter().map(transaction).collect(),
         leftover_schemas: Vec::new(),
+        foreign_servers: Vec::new(),
     })
 }
 
@@ -99,6 +101,7 @@ struct Part {
     replica_triggers: Vec<String>,
     event_triggers: Vec<String>,
     missing_rights: Vec<String>,
+    foreign_servers: Vec<ForeignServer>,
     leftover: Option<String>,
     sequences: u64,
 }
@@ -130,6 +133,7 @@ async fn database(session: Session) -> Result<Part, JobFailure> {
         replica_triggers: here(texts(&session, catalog::REPLICA_TRIGGERS).await?),
         event_triggers: here(texts(&session, catalog::EVENT_TRIGGERS).await?),
         missing_rights,
+        foreign_servers: foreign_servers(&session).await?,
         leftover: leftover.then(|| name.clone()),
         sequences: count(sequences),
         database: Database {
@@ -150,6 +154,12 @@ async fn without_identity(session: &Session) -> Result<Vec<Table>, JobFailure> {
         found.retain(|table| !templates.iter().any(|(schema, name)| (schema, name) == (&table.schema, &table.name)));
     }
     Ok(found)
+}
+
+async fn foreign_servers(session: &Session) -> Result<Vec<ForeignServer>, JobFailure> {
+    let rows = session.query(catalog::FOREIGN_SERVERS, &[]).await.map_err(sql(DOING))?;
+    let one = |row: &Row| ForeignServer { database: session.database.clone(), name: row.get(0), host: row.get(1) };
+    Ok(rows.iter().map(one).collect())
 }
 
 async fn extensions(session: &Session) -> Result<Vec<Extension>, JobFailure> {

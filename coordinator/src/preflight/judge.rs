@@ -4,7 +4,7 @@ use engine::ids::Code;
 use proto::jobs::Inspection;
 
 use super::{
-    Facts, Finding, NoTarget, Severity, carried_over,
+    Facts, Finding, NoTarget, Severity, carried_over, extensions,
     leftovers::{Leftover, Whose, concerning},
 };
 use crate::{
@@ -103,13 +103,15 @@ fn target(facts: &Facts, spec: &UpgradeSpec, findings: &mut Findings) {
         "instance classes that AWS does not offer for the target version",
         "change the class of these instances first",
     );
-    if cluster.id.as_str().len() > NAME_CHARS_MAX {
-        findings.blocker(
-            codes::NAME_TOO_LONG,
-            format!("{} is longer than {NAME_CHARS_MAX} characters", cluster.id),
-            "rename the cluster: a deployment's names grow by 13 characters, up to 63",
-        );
-    }
+    let names = [cluster.id.as_str()].into_iter().chain(facts.instances.iter().map(|instance| instance.id.as_str()));
+    let names = names.chain(cluster.custom_endpoints.iter().map(|host| host.split('.').next().unwrap_or_default()));
+    let long: Vec<String> = names.filter(|name| name.len() > NAME_CHARS_MAX).map(str::to_owned).collect();
+    findings.blocker_if_any(
+        codes::NAME_TOO_LONG,
+        &long,
+        "names of more than 50 characters",
+        "rename the cluster, the instance or the custom endpoint: a deployment's names grow by 13 characters, up to 63",
+    );
 }
 
 fn state(facts: &Facts, findings: &mut Findings) {
@@ -273,6 +275,7 @@ fn parameters(facts: &Facts, findings: &mut Findings) {
 fn database(inspection: &Inspection, facts: &Facts, spec: &UpgradeSpec, findings: &mut Findings) {
     rights(inspection, findings);
     replication(inspection, spec, findings);
+    surfaces(inspection, facts, findings);
     let name = |tables: &[proto::jobs::Table]| tables.iter().map(ToString::to_string).collect::<Vec<_>>();
     let major = facts.cluster.engine_version.major();
     if Some(inspection.said.major) != major {
@@ -317,6 +320,48 @@ fn database(inspection: &Inspection, facts: &Facts, spec: &UpgradeSpec, findings
         &old,
         "transactions that hold an id for over a minute",
         "the purger ends those that are idle while green is made",
+    );
+}
+
+/// What reaches out of the databases: extensions, and foreign servers that lead back here.
+fn surfaces(inspection: &Inspection, facts: &Facts, findings: &mut Findings) {
+    let to = facts.target.as_ref().ok().and_then(|target| target.version.major());
+    let extensions = extensions::troubles(inspection, to);
+    findings.blocker_if_any(
+        codes::EXTENSION_BLOCKS,
+        &extensions.blocks,
+        "extensions that keep the upgrade from succeeding",
+        "drop them, and what depends on them, first",
+    );
+    findings.if_any(
+        Severity::Acceptable,
+        codes::EXTENSION_BEHIND,
+        &extensions.behind,
+        "extensions that AWS wants at the running server's newest version before a major upgrade",
+        "raise them first (ALTER EXTENSION … UPDATE; for PostGIS SELECT postgis_extensions_upgrade()), or accept this finding",
+    );
+    findings.if_any(
+        Severity::Warning,
+        codes::EXTENSION_NEEDS_CARE,
+        &extensions.care,
+        "extensions that need something done by hand",
+        "see the page of this code",
+    );
+    let cluster = &facts.cluster;
+    let own: Vec<&str> = [cluster.endpoint.as_deref(), cluster.reader_endpoint.as_deref()]
+        .into_iter()
+        .flatten()
+        .chain(cluster.custom_endpoints.iter().map(String::as_str))
+        .chain(facts.instances.iter().filter_map(|instance| Some(instance.endpoint.as_ref()?.host.as_str())))
+        .collect();
+    let back = inspection.foreign_servers.iter().filter(|server| own.contains(&server.host.as_str()));
+    let back: Vec<String> = back.map(|s| format!("{}: {} ({})", s.database, s.name, s.host)).collect();
+    findings.if_any(
+        Severity::Warning,
+        codes::FOREIGN_SERVERS,
+        &back,
+        "foreign servers that lead to this cluster itself",
+        "from green they reach blue until the cut, and the other side after it: see that nothing writes through them meanwhile",
     );
 }
 

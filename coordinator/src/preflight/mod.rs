@@ -1,9 +1,12 @@
 //! Every precondition of an upgrade, read-only: what AWS says and what the lead agent sees, gathered here and judged by
 //! the pure function in `judge.rs`. Run before anything is touched, and again right before the deployment is made.
 
+mod extensions;
 mod judge;
 mod leftovers;
 mod parameters;
+#[cfg(test)]
+mod tests;
 
 use engine::Failure;
 use engine::ids::Code;

@@ -45,12 +45,6 @@ impl Window {
     pub fn every(&self) -> std::time::Duration {
         std::time::Duration::from_secs(self.every.unsigned_abs() * 60)
     }
-
-    /// Whether these windows share a moment of the week.
-    pub fn overlaps(&self, other: &Window) -> bool {
-        let minutes = |window: &Window, minute: i64| (minute - window.from).rem_euclid(window.every) < window.minutes;
-        (0..WEEK).any(|minute| minutes(self, minute) && minutes(other, minute))
-    }
 }
 
 impl FromStr for Window {
@@ -118,14 +112,6 @@ mod tests {
         check("sun:23:00-mon:01:00", "2026-11-23T01:00:00Z", WEEK - 120);
         check("23:30-00:30", "2026-11-25T00:29:00Z", 0);
         check("23:30-00:30", "2026-11-25T12:30:00Z", 11 * 60);
-    }
-
-    #[test]
-    fn windows_overlap_when_they_share_a_minute() {
-        let overlap = |a: &str, b: &str| a.parse::<Window>().unwrap().overlaps(&b.parse().unwrap());
-        assert!(overlap("sun:03:00-sun:05:00", "04:30-04:45"));
-        assert!(overlap("sun:23:00-mon:01:00", "mon:00:59-mon:02:00"));
-        assert!(!overlap("sun:03:00-sun:05:00", "sun:05:00-sun:05:30"));
     }
 
     #[test]

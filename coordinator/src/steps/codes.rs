@@ -79,6 +79,14 @@ codes! {
     PREFLIGHT_BLOCKED = "PU0042";
     /// An earlier upgrade of ours has left its deployment.
     LEFTOVER_DEPLOYMENT = "PU0043";
+    /// An extension that keeps the upgrade from succeeding.
+    EXTENSION_BLOCKS = "PU0044";
+    /// An extension that AWS wants raised before the upgrade.
+    EXTENSION_BEHIND = "PU0045";
+    /// An extension that needs something done by hand.
+    EXTENSION_NEEDS_CARE = "PU0046";
+    /// A foreign server leads to the cluster itself.
+    FOREIGN_SERVERS = "PU0047";
 
     // --- AWS ---
     /// AWS was busy or did not answer a read.

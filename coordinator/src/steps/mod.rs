@@ -12,7 +12,7 @@ pub mod replicating_data;
 mod shared;
 pub mod switchover;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

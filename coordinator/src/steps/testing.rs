@@ -189,7 +189,7 @@ impl Stage {
             .answer(move |_: FindLeftovers| Ok(leftovers.leftovers()));
     }
 
-    fn inspection(&self) -> Inspection {
+    pub(crate) fn inspection(&self) -> Inspection {
         let writer = InstanceId::from("orders-1");
         let booted = |name: &str| self.aws.booted_with(&writer, name);
         let logical = booted("rds.logical_replication").as_deref() == Some("1");
@@ -224,6 +224,7 @@ impl Stage {
             missing_queries: Vec::new(),
             old_transactions: Vec::new(),
             leftover_schemas: Vec::new(),
+            foreign_servers: Vec::new(),
         }
     }
 

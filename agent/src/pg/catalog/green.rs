@@ -3,8 +3,8 @@
 
 /// Tables, materialized views and partitioned tables to be vacuumed, biggest first: schema, name, is it partitioned, may we, its owner, bytes.
 /// Tables of RDS's own roles that are not ours to maintain are left out.
-pub const TABLES_TO_VACUUM: &str = "select n.nspname::text, c.relname::text, c.relkind = 'p',
-      pg_has_role(c.relowner, 'USAGE') or exists (select 1 from pg_roles m where m.rolname = 'pg_maintain' and pg_has_role(m.oid, 'USAGE')), r.rolname::text, pg_total_relation_size(c.oid)
+pub const TABLES_TO_VACUUM: &str = "select n.nspname::text, c.relname::text, c.relkind = 'p', pg_has_role(c.relowner, 'USAGE')
+      or pg_has_role((select datdba from pg_database where datname = current_database()), 'USAGE') or exists (select 1 from pg_roles m where m.rolname = 'pg_maintain' and pg_has_role(m.oid, 'USAGE')), r.rolname::text, pg_total_relation_size(c.oid)
       from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_roles r on r.oid = c.relowner
       where (c.relkind in ('r', 'm') or (c.relkind = 'p' and not c.relispartition)) and c.relpersistence <> 't' and n.nspname !~ '^pg_'
         and n.nspname not in ('information_schema', 'rdsadmin', 'rdslab', 'rds_tools')

@@ -89,12 +89,29 @@ pub const EVENT_TRIGGERS: &str = "select evtname::text from pg_event_trigger e j
 /// Sequences.
 pub const SEQUENCE_COUNT: &str = "select count(*) from pg_class where relkind = 'S' and relpersistence <> 't'";
 
-/// Rights that are missing in this database, as sentences with the cure. From 16 on nobody can give away the master user's own role, so
-/// there an extension that it owns is left to what RDS lets a member of `rds_superuser` do.
-pub const MISSING_RIGHTS: &str = "select distinct format('database %I: role %I is not a member of %I, who owns tables: grant it', current_database(), current_user, r.rolname)
-      from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_roles r on r.oid = c.relowner
-      where c.relkind in ('r', 'p', 'm', 'S') and c.relpersistence <> 't' and n.nspname !~ '^pg_'
-        and n.nspname not in ('information_schema', 'rdsadmin', 'rdslab', 'rds_tools') and r.rolname !~ '^rds' and not pg_has_role(c.relowner, 'USAGE')
+/// Foreign servers that name a host: `name`, `host`.
+pub const FOREIGN_SERVERS: &str = "select s.srvname::text, o.option_value from pg_foreign_server s
+      cross join lateral pg_options_to_table(s.srvoptions) o where o.option_name in ('host', 'hostaddr') order by 1, 2";
+
+/// Rights that are missing in this database, as sentences with the cure. Who may vacuum: a table's owner, the database's owner, and from 17
+/// on `pg_maintain`; `rds_superuser` is none of them. From 16 on nobody can give away the master user's own role: there the database is
+/// given to a role that both are members of, and an extension that the master owns is left to what RDS lets `rds_superuser` do.
+pub const MISSING_RIGHTS: &str = "with me as (select pg_has_role((select datdba from pg_database where datname = current_database()), 'USAGE') as runs_database,
+        exists (select 1 from pg_roles m where m.rolname = 'pg_maintain' and pg_has_role(m.oid, 'USAGE')) as maintains),
+      things as (select c.oid, c.relkind, c.relrowsecurity, r.rolname, pg_has_role(c.relowner, 'USAGE') as owns
+        from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_roles r on r.oid = c.relowner
+        where c.relkind in ('r', 'p', 'm', 'S') and c.relpersistence <> 't' and n.nspname !~ '^pg_'
+          and n.nspname not in ('information_schema', 'rdsadmin', 'rdslab', 'rds_tools') and r.rolname !~ '^rds')
+      select distinct format('database %I: role %I may not vacuum tables of %I: grant it %3$I, or the role that owns the database', current_database(), current_user, rolname)
+      from things, me where relkind in ('r', 'p', 'm') and not owns and not maintains and not runs_database
+      union all select distinct format('database %I: role %I may not refresh materialized views of %I: grant it %3$I', current_database(), current_user, rolname)
+      from things, me where relkind = 'm' and not owns and not maintains
+      union all select distinct format('database %I: role %I may not read tables of %I: grant it pg_read_all_data', current_database(), current_user, rolname)
+      from things where relkind in ('r', 'p', 'm') and not has_table_privilege(oid, 'SELECT')
+      union all select distinct format('database %I: policies hide rows of tables of %I from role %I: grant it %2$I', current_database(), rolname, current_user)
+      from things where relrowsecurity and not owns
+      union all select distinct format('database %I: role %I may not set sequences of %I: grant update on them', current_database(), current_user, rolname)
+      from things where case relkind when 'S' then not has_sequence_privilege(oid, 'UPDATE') end
       union all select format('database %I: role %I is not a member of %I, who owns extension %I: grant it', current_database(), current_user, r.rolname, e.extname)
       from pg_extension e join pg_roles r on r.oid = e.extowner where r.rolname !~ '^rds' and not r.rolsuper and not pg_has_role(e.extowner, 'MEMBER')
         and (current_setting('server_version_num')::int < 160000
