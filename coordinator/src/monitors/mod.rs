@@ -1,7 +1,7 @@
 //! The eighth step, monitoring: one file a monitor. A monitor raises and clears its own alarm; it never changes the world.
 
-mod caps;
 pub(crate) mod ddl;
+mod held;
 mod ingestion;
 mod link;
 mod old_side;
@@ -28,7 +28,7 @@ pub fn all() -> Monitors<Upgrade> {
         .and(storage::Storage)
         .and(ddl::SchemaChanges)
         .and(ingestion::Ingestion)
-        .and(caps::Caps)
+        .and(held::Held)
         .and(production::Production)
         .and(old_side::OldSide)
 }

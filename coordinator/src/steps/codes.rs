@@ -195,6 +195,4 @@ codes! {
     XMIN_HELD = "PU0607";
     /// The writer's local storage runs out.
     STORAGE_LOW = "PU0608";
-    /// Ingestion is paused for too long.
-    PAUSED_TOO_LONG = "PU0609";
 }
