@@ -283,7 +283,8 @@ impl ProbeTask {
     fn pace(&self) -> (Duration, Limits) {
         let window = self.shared.in_window();
         let (every, within) = if window { (LOOK_EVERY.1, WITHIN.1) } else { (LOOK_EVERY.0, WITHIN.0) };
-        (every, Limits { connect: within, silence: within })
+        // In the window every round trip is a client's wait.
+        (every, Limits { connect: within, silence: within, name: !window })
     }
 
     async fn watch_production(&self, book: &std::sync::Mutex<Book<'_>>, ready: &Ready) {

@@ -24,6 +24,8 @@ use crate::{
 
 /// Between looks until the cut was read, and after it.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
+/// Between dials of a side that takes nobody: the probe, which lets clients go, dials before this one.
+const DIAL_EVERY: Duration = Duration::from_millis(50);
 /// While nothing is announced, and where a server has no such function.
 const IDLE: Duration = Duration::from_secs(1);
 /// For a dial, and for a look.
@@ -159,8 +161,11 @@ impl StatusTask {
                     if heard.is_err() {
                         line = None;
                     }
-                    let absent = line.as_ref().is_some_and(|line| line.source.is_none());
-                    if absent { IDLE } else { every }
+                    match &line {
+                        None => every.max(DIAL_EVERY),
+                        Some(line) if line.source.is_none() => IDLE,
+                        Some(_) => every,
+                    }
                 }
                 None => {
                     line = None;
@@ -177,7 +182,7 @@ impl StatusTask {
         let open = match line.take() {
             Some(open) if !open.conn.is_closed() => open,
             _ => {
-                let limits = Limits { connect: WITHIN, silence: WITHIN };
+                let limits = Limits { connect: WITHIN, silence: WITHIN, name: false };
                 let database = self.shared.dialer.maintenance_database();
                 match self.shared.dialer.open_within(identity, database, limits).await {
                     Ok(conn) => Line { conn, source: None },

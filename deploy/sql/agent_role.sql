@@ -26,6 +26,7 @@
 --   UPDATE on sequences          setval after the cut, where an owner's role cannot be given
 --   CREATE on the database       its own schema upgrade_pilot: marker, probe, ledger, what it must put back
 --   pg_cron's tables             seeing everybody's jobs, switching them off and on again, the test job after the cut
+--   rds_tools (RDS, not Aurora)  where a switchover stands, by the servers' own word; before green is made, so that green has it
 --   pg_partman's tables          premake and automatic_maintenance of partition sets, run_maintenance
 --
 -- It is no superuser, has no REPLICATION, and may make neither roles nor databases.
@@ -164,6 +165,21 @@ begin
   end loop;
 end
 $cron$;
+
+-- rds_tools, where it is there: what the servers say of a switchover. Without it nothing fails, the agent looks by itself.
+do $tools$
+declare
+  agent text := current_setting('pilot.role');
+begin
+  if to_regproc('rds_tools.show_topology') is null then
+    return;
+  end if;
+  execute format('grant usage on schema rds_tools to %I', agent);
+  execute format('grant execute on all functions in schema rds_tools to %I', agent);
+exception when insufficient_privilege then
+  raise warning 'database %: % may not grant rights on rds_tools to %', current_database(), current_user, agent;
+end
+$tools$;
 
 -- pg_partman, in whatever schema it lives: reading and setting premake and automatic_maintenance, and its functions.
 do $partman$

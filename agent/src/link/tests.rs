@@ -116,8 +116,8 @@ async fn clients_are_let_go_to_green_as_soon_as_it_took_a_write_and_the_coordina
     system.becomes(false).await;
     let green = "127.0.0.1:1".parse().unwrap();
     assert_eq!(*system.sent_to.lock().unwrap(), Some(Serving { writer: green, reader: None }));
-    let report = stream.hear("a report of it", |message| read(message).filter(|it| it.probe.green_took_write)).await;
-    assert_eq!(report.stance, "follow_to_green");
+    let follows = |it: &Report| it.probe.green_took_write && it.stance == "follow_to_green";
+    stream.hear("a report of it", |message| read(message).filter(follows)).await;
     let read_the_cut = Targets { serving: Side::Green, ..wish(2).targets };
     stream.intent(&Intent { gate: GateWish::Open, targets: read_the_cut, ..hold(2, 60_000) }).await;
     assert_eq!(stream.settled(2).await, Ok(()));

@@ -141,11 +141,13 @@ pub struct Limits {
     pub connect: Duration,
     /// Unacknowledged data older than this ends the connection.
     pub silence: Duration,
+    /// Ask for the instance's name too, which is only shown: a round trip more on Aurora.
+    pub name: bool,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { connect: CONNECT_WITHIN, silence: Duration::from_secs(30) }
+        Limits { connect: CONNECT_WITHIN, silence: Duration::from_secs(30), name: true }
     }
 }
 
@@ -371,7 +373,7 @@ impl Dialer {
             .tcp_user_timeout(limits.silence)
             .keepalives_idle(Duration::from_secs(10))
             .ssl_mode(if self.0.tls.is_some() { SslMode::Require } else { SslMode::Disable });
-        let dialled = self.0.clock.timeout(limits.connect, self.connect(host, &config)).await;
+        let dialled = self.0.clock.timeout(limits.connect, self.connect(host, &config, limits.name)).await;
         let dialled =
             dialled.unwrap_or_else(|_| Err(ConnectError::Timeout { host: host.to_owned(), limit: limits.connect }));
         if let Err(error) = &dialled
@@ -382,7 +384,7 @@ impl Dialer {
         dialled
     }
 
-    async fn connect(&self, host: &str, config: &tokio_postgres::Config) -> Result<Conn, ConnectError> {
+    async fn connect(&self, host: &str, config: &tokio_postgres::Config, name: bool) -> Result<Conn, ConnectError> {
         let failed = |source| ConnectError::Server { host: host.to_owned(), source };
         let (sender, notices) = mpsc::channel(NOTICES_MAX);
         let (client, driver) = match &self.0.tls {
@@ -396,14 +398,15 @@ impl Dialer {
             }
         };
         let driver = Driver(driver);
-        let said = identify(host, &client).await?;
-        Ok(Conn { client, said, notices, host: host.to_owned(), _driver: driver })
+        let said = identify(host, &client, name).await?;
+        Ok(Conn { client, name, said, notices, host: host.to_owned(), _driver: driver })
     }
 }
 
 /// An open connection to a server that has said who it is. Closing it is dropping it.
 pub struct Conn {
     client: Client,
+    name: bool,
     said: ServerSaid,
     notices: mpsc::Receiver<String>,
     host: String,
@@ -426,7 +429,7 @@ impl Conn {
 
     /// Asks again, for what can change: recovery, read-only, the instance's name. One round trip, or two on Aurora.
     pub async fn identify(&self) -> Result<ServerSaid, ConnectError> {
-        identify(&self.host, &self.client).await
+        identify(&self.host, &self.client, self.name).await
     }
 
     /// The host as it was dialled.
@@ -485,14 +488,14 @@ where
     }
 }
 
-async fn identify(host: &str, client: &Client) -> Result<ServerSaid, ConnectError> {
+async fn identify(host: &str, client: &Client, name: bool) -> Result<ServerSaid, ConnectError> {
     let failed = |source| ConnectError::Server { host: host.to_owned(), source };
     let row = first_row(client.simple_query(sql::IDENTIFY).await.map_err(failed)?);
     let said = row.as_deref().and_then(parse_identity);
     let Some((mut said, has_instance)) = said else {
         return Err(ConnectError::NoIdentity { host: host.to_owned(), what: format!("it answered {row:?}") });
     };
-    if has_instance {
+    if has_instance && name {
         let row = first_row(client.simple_query(sql::INSTANCE).await.map_err(failed)?);
         said.instance = row.and_then(|row| row.into_iter().next().flatten());
     }
@@ -647,7 +650,7 @@ mod tests {
         let (resource_id, instance, host) = ("db-1".into(), "green-1".into(), "127.0.0.1".into());
         let members = vec![Member { resource_id, instance, host, port, writer: true }];
         let side = SideIdentity { side: Side::Green, cluster_resource_id: "cluster-1".into(), major: 16, members };
-        let limits = Limits { connect: Duration::from_secs(2), silence: Duration::from_secs(2) };
+        let limits = Limits { connect: Duration::from_secs(2), silence: Duration::from_secs(2), name: false };
         // It accepts and never answers: all stay open until the third has come.
         let third = async {
             let mut open = Vec::new();
