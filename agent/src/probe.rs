@@ -28,7 +28,7 @@ const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(250), Duration::
 /// Between looks at green while clients are held for it, on a session that is there and between dials.
 const GREEN_EVERY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(5));
 /// While a dial of green hangs, another is begun after this long.
-const STAGGER: Duration = Duration::from_millis(60);
+const STAGGER: Duration = Duration::from_millis(100);
 /// For a connect, and for each look, outside and inside the window.
 const WITHIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(500));
 /// A write that green took by address this long ago still says that writes are possible: two looks and some.
@@ -317,7 +317,8 @@ impl ProbeTask {
                 let may_write = self.may_write_on_green(&intent, &lock(book));
                 let database = self.shared.dialer.maintenance_database();
                 let dial = self.shared.dialer.open_insistently(green, database, limits, STAGGER);
-                let look = self.look_at(&mut line, limits.connect, dial, may_write, Keep::Always).await;
+                // A try that is about to succeed is not cut off by one that hung before it.
+                let look = self.look_at(&mut line, limits.connect * 2, dial, may_write, Keep::Always).await;
                 lock(book).green(look, &intent);
             } else {
                 line = None;
