@@ -170,6 +170,8 @@ pub struct Node {
     pub parameters: BTreeMap<String, String>,
     /// What it answers about itself.
     pub identity: Identity,
+    /// The least memory and disk that it runs with.
+    pub smallest: bool,
 }
 
 /// All servers of one lab. Clones share them. Those still running when the last clone and the last server go are ended.
@@ -253,6 +255,7 @@ impl Fleet {
             parameters: node.parameters,
             overrides: BTreeMap::new(),
             identity: node.identity,
+            smallest: node.smallest,
             closed: false,
         };
         let server = Arc::new(Server::new(node.name, major, folder, self.clone(), conf));

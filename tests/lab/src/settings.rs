@@ -277,8 +277,25 @@ pub struct ClusterSettings {
     pub deletion_protection: bool,
     /// Tags of the cluster and its instances.
     pub tags: Vec<(String, String)>,
+    /// Its custom endpoints.
+    pub custom_endpoints: Vec<CustomEndpoint>,
+    /// The least memory and disk that a server runs with, for many clusters in one lab.
+    pub smallest: bool,
     /// What its servers tell about themselves, and how: as Aurora does, or as RDS for PostgreSQL.
     pub flavour: Flavour,
+}
+
+/// A custom endpoint of a new cluster.
+#[derive(Debug, Clone, Default)]
+pub struct CustomEndpoint {
+    /// Its identifier, the first part of its name.
+    pub identifier: String,
+    /// Whether it leads to readers only, or to any member.
+    pub readers_only: bool,
+    /// Instance identifiers of the members it leads to; empty: to all but those excluded.
+    pub static_members: Vec<String>,
+    /// Instance identifiers of the members it never leads to.
+    pub excluded_members: Vec<String>,
 }
 
 impl ClusterSettings {
@@ -296,6 +313,8 @@ impl ClusterSettings {
             instance_class: "db.r6g.large".to_owned(),
             deletion_protection: false,
             tags: Vec::new(),
+            custom_endpoints: Vec::new(),
+            smallest: false,
             flavour: Flavour::Aurora,
         }
     }

@@ -15,6 +15,9 @@ use crate::wire::xml::Element;
 const TASKS: [&str; 3] =
     ["CREATING_READ_REPLICA_OF_SOURCE", "DB_ENGINE_VERSION_UPGRADE", "CREATE_DB_INSTANCES_FOR_CLUSTER"];
 
+/// The last one, where there is something to do in it.
+const COPY_ENDPOINTS: &str = "CREATE_CUSTOM_ENDPOINTS";
+
 pub(crate) async fn create(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> {
     let name = params.require("BlueGreenDeploymentName")?.to_owned();
     let source = params.require("Source")?.to_owned();
@@ -38,6 +41,11 @@ pub(crate) async fn create(cloud: &Cloud, params: &Params) -> Answer<Option<Elem
         let blue = cluster.id.clone();
         let members = cluster.members().filter_map(|id| state.instances.get(id)).map(|i| i.identifier.clone());
         let members = std::iter::once(cluster_arn(&cluster.identifier)).chain(members.map(|i| instance_arn(&i)));
+        let members = members.map(|source| (source, None));
+        let endpoints = state.endpoints_of(&blue).map(|e| (e.arn(), Some((e.id.clone(), None))));
+        let member = |(source, endpoints)| Member { source, target: None, status: "PROVISIONING", endpoints };
+        let members: Vec<Member> = members.chain(endpoints).map(member).collect();
+        let copies = members.iter().any(|m| m.endpoints.is_some()).then_some((COPY_ENDPOINTS, "PENDING"));
         let deployment = Deployment {
             identifier: identifier.clone(),
             name,
@@ -47,8 +55,8 @@ pub(crate) async fn create(cloud: &Cloud, params: &Params) -> Answer<Option<Elem
             green: None,
             status: "PROVISIONING".to_owned(),
             details: None,
-            members: members.map(|source| Member { source, target: None, status: "PROVISIONING" }).collect(),
-            tasks: TASKS.map(|task| (task, "PENDING")).to_vec(),
+            members,
+            tasks: TASKS.map(|task| (task, "PENDING")).into_iter().chain(copies).collect(),
             created: cloud.clock().now(),
             deleted: None,
             tags: params.tags(),

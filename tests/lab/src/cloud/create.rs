@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::cloud::network::Network;
 use crate::cloud::parameters::{after_restart, merged};
 use crate::cloud::state::{Cluster, Endpoints, Group, Instance, Replication, Tags, UserValue, family};
-use crate::cloud::{Cloud, catalogue, state_id};
+use crate::cloud::{Cloud, catalogue, endpoints, state_id};
 use crate::fleet::{Node, Server};
 use crate::mechanics::{Side, replica};
 use crate::roles;
@@ -45,6 +45,7 @@ async fn make(cloud: &Cloud, settings: ClusterSettings) -> anyhow::Result<Cluste
     let mut nodes = Vec::new();
     for name in &names {
         nodes.push(Node {
+            smallest: settings.smallest,
             name: format!("{name}-{}", state_id("", 6)),
             address: network.address()?,
             port: network.port,
@@ -72,7 +73,7 @@ async fn make(cloud: &Cloud, settings: ClusterSettings) -> anyhow::Result<Cluste
     let side = Side { writer, readers };
     let made = Made { identifier, version, cluster_group, instance_group, applied, names, network, side };
     let handle = made.handle(cloud, &settings);
-    let id = made.enter(cloud, &settings);
+    let id = made.enter(cloud, &settings)?;
     cloud.publish();
     life::tell(cloud, &[&id]);
     Ok(handle)
@@ -107,7 +108,7 @@ impl Made {
         }
     }
 
-    fn enter(self, cloud: &Cloud, settings: &ClusterSettings) -> String {
+    fn enter(self, cloud: &Cloud, settings: &ClusterSettings) -> anyhow::Result<String> {
         let now = cloud.clock().now();
         let id = cluster_id();
         let tags: Tags = settings.tags.iter().cloned().collect();
@@ -136,6 +137,7 @@ impl Made {
             readers: members.collect(),
             network: self.network,
             endpoints: Endpoints::Published,
+            smallest: settings.smallest,
             deletion_protection: settings.deletion_protection,
             created: now,
             tags,
@@ -145,7 +147,8 @@ impl Made {
         };
         state.cluster_event(now, &self.identifier, "creation", "DB cluster created");
         state.clusters.insert(id.clone(), cluster);
-        id
+        endpoints::enter(&mut state, &id, &settings.custom_endpoints)?;
+        Ok(id)
     }
 }
 

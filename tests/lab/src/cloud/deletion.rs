@@ -151,6 +151,7 @@ async fn remove_cluster(cloud: &Cloud, id: &ClusterId, last: Option<String>) {
     }
     cloud.clock().sleep(cloud.settings().timings.delete).await;
     let mut state = cloud.state();
+    state.custom_endpoints.retain(|_, endpoint| endpoint.cluster != *id);
     if let Some(gone) = state.clusters.remove(id) {
         let now = cloud.clock().now();
         state.cluster_event(now, &gone.identifier, "deletion", "DB cluster deleted");

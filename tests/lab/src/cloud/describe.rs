@@ -12,6 +12,9 @@ use crate::faults::Feature;
 use crate::settings::{ACCOUNT, MASTER_USER, REGION};
 use crate::wire::xml::Element;
 
+/// The zone that RDS's names of this region are in.
+const HOSTED_ZONE: &str = "Z2R2ITUGPM61AM";
+
 pub(crate) fn clusters(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> {
     let state = cloud.state();
     let filters = params.filters(&["clone-group-id", "db-cluster-id", "db-cluster-resource-id", "domain", "engine"])?;
@@ -71,6 +74,7 @@ pub(crate) fn cluster(cloud: &Cloud, state: &State, c: &Cluster) -> Element {
             .with("DBClusterParameterGroupStatus", &i.cluster_group_status)
             .with("PromotionTier", i.tier)
     });
+    let custom = state.endpoints_of(&c.id).map(|e| Element::text("member", cloud.zone().custom(&e.identifier)));
     let named = c.endpoints != Endpoints::None;
     let element = Element::new("DBCluster")
         .with("AllocatedStorage", 1)
@@ -83,6 +87,7 @@ pub(crate) fn cluster(cloud: &Cloud, state: &State, c: &Cluster) -> Element {
         .at("EarliestRestorableTime", c.created)
         .maybe("Endpoint", named.then(|| cloud.zone().cluster(&c.identifier)))
         .maybe("ReaderEndpoint", named.then(|| cloud.zone().readers(&c.identifier)))
+        .list("CustomEndpoints", custom)
         .with("MultiAZ", !c.readers.is_empty())
         .with("Engine", if looks(Feature::OtherEngine) { "aurora-mysql" } else { ENGINE })
         .with("EngineVersion", &c.version)
@@ -94,6 +99,7 @@ pub(crate) fn cluster(cloud: &Cloud, state: &State, c: &Cluster) -> Element {
         .maybe("ReplicationSourceIdentifier", c.source.as_ref())
         .list("ReadReplicaIdentifiers", [])
         .list("DBClusterMembers", members)
+        .with("HostedZoneId", HOSTED_ZONE)
         .with("StorageEncrypted", true)
         .with("KmsKeyId", format!("arn:aws:kms:{REGION}:{ACCOUNT}:key/11111111-2222-3333-4444-555555555555"))
         .with("DbClusterResourceId", &c.id)
@@ -144,7 +150,7 @@ pub(crate) fn instance(cloud: &Cloud, state: &State, i: &Instance) -> Element {
             Element::new("Endpoint")
                 .with("Address", cloud.zone().instance(&i.identifier))
                 .with("Port", i.port)
-                .with("HostedZoneId", "Z2R2ITUGPM61AM"),
+                .with("HostedZoneId", HOSTED_ZONE),
         ),
     };
     element
@@ -198,47 +204,6 @@ fn status_info(replication: &Replication) -> Option<Element> {
 fn restorable(cloud: &Cloud, created: Timestamp) -> Timestamp {
     let delay = SignedDuration::try_from(cloud.settings().timings.restorable_delay).unwrap_or(SignedDuration::ZERO);
     cloud.clock().now().checked_sub(delay).unwrap_or(created).max(created)
-}
-
-/// `DescribeDBClusterEndpoints`: the writer and the reader endpoint of each cluster; there are no custom ones.
-pub(crate) fn endpoints(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> {
-    let state = cloud.state();
-    let one = params.get("DBClusterIdentifier").map(|identifier| state.cluster(identifier)).transpose()?;
-    let wanted: Vec<&Cluster> = match one {
-        Some(cluster) => vec![cluster],
-        None => state.clusters.values().collect(),
-    };
-    let kinds: Vec<String> = params
-        .filters(&[
-            "db-cluster-endpoint-type",
-            "db-cluster-endpoint-custom-type",
-            "db-cluster-endpoint-id",
-            "db-cluster-endpoint-status",
-        ])?
-        .into_iter()
-        .filter(|(name, _)| name == "db-cluster-endpoint-type")
-        .flat_map(|(_, values)| values)
-        .collect();
-    let mut all = Vec::new();
-    for c in wanted {
-        if c.endpoints == Endpoints::None {
-            continue;
-        }
-        let zone = cloud.zone();
-        for (kind, host) in [("WRITER", zone.cluster(&c.identifier)), ("READER", zone.readers(&c.identifier))] {
-            if kinds.is_empty() || kinds.iter().any(|k| k.eq_ignore_ascii_case(kind)) {
-                all.push(
-                    Element::new("DBClusterEndpointList")
-                        .with("DBClusterIdentifier", &c.identifier)
-                        .with("Endpoint", host)
-                        .with("Status", "available")
-                        .with("EndpointType", kind),
-                );
-            }
-        }
-    }
-    let (page, marker) = params.page(all, 100)?;
-    Ok(Some(Element::new("").maybe("Marker", marker).list("DBClusterEndpoints", page)))
 }
 
 /// `DescribeGlobalClusters`, `DescribeIntegrations`, `DescribeDBProxies`, `DescribeDBProxyTargets`: empty unless a fault says otherwise.

@@ -4,7 +4,7 @@ use crate::cloud::errors::{Answer, Refusal};
 use crate::cloud::groups::{self, Kind};
 use crate::cloud::params::Params;
 use crate::cloud::{
-    Cloud, blue_green, clusters, deletion, describe, events, instances, logs, snapshots, tags, versions,
+    Cloud, blue_green, clusters, deletion, describe, endpoints, events, instances, logs, snapshots, tags, versions,
 };
 use crate::wire::xml::Element;
 
@@ -14,7 +14,10 @@ pub(crate) async fn call(cloud: &Cloud, action: &str, params: &Params) -> Answer
     match action {
         "DescribeDBClusters" => describe::clusters(cloud, params),
         "DescribeDBInstances" => describe::instances(cloud, params),
-        "DescribeDBClusterEndpoints" => describe::endpoints(cloud, params),
+        "DescribeDBClusterEndpoints" => endpoints::describe(cloud, params),
+        "CreateDBClusterEndpoint" => endpoints::create(cloud, params),
+        "ModifyDBClusterEndpoint" => endpoints::modify(cloud, params),
+        "DeleteDBClusterEndpoint" => endpoints::delete(cloud, params),
         "DescribeGlobalClusters" | "DescribeIntegrations" | "DescribeDBProxies" | "DescribeDBProxyTargets" => {
             describe::surroundings(cloud, action)
         }

@@ -8,6 +8,7 @@ pub(crate) mod create;
 mod deletion;
 mod describe;
 pub(crate) mod dispatch;
+mod endpoints;
 pub(crate) mod errors;
 mod events;
 mod groups;
@@ -19,6 +20,10 @@ mod network;
 mod parameters;
 pub(crate) mod params;
 pub(crate) mod provision;
+#[cfg(test)]
+mod real_many;
+#[cfg(test)]
+mod real_names;
 #[cfg(test)]
 pub(crate) mod real_tests;
 #[cfg(test)]

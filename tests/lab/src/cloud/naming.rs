@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::cloud::Cloud;
-use crate::cloud::state::{Cluster, Endpoints, State};
+use crate::cloud::state::{Cluster, EndpointKind, Endpoints, State};
 use crate::names::{Names, Zone};
 
 impl Cloud {
@@ -50,6 +50,17 @@ pub(crate) fn names(zone: &Zone, state: &State, cluster: &Cluster) -> Names {
     }
     // A cluster without readers answers at its reader endpoint with the writer.
     names.insert(zone.readers(&cluster.identifier), if readers.is_empty() { writer.clone() } else { readers });
+    for endpoint in
+        state.endpoints_of(&cluster.id).filter(|endpoint| matches!(endpoint.status, "available" | "modifying"))
+    {
+        let wanted = |id: &&String| match endpoint.static_members.as_slice() {
+            [] => !endpoint.excluded.contains(*id),
+            members => members.contains(*id),
+        };
+        let reads = |id: &&String| endpoint.kind == EndpointKind::Any || **id != cluster.writer;
+        let members = cluster.members().filter(wanted).filter(reads).filter_map(address);
+        names.insert(zone.custom(&endpoint.identifier), members.collect());
+    }
     names.insert(zone.cluster(&cluster.identifier), writer);
     names
 }

@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::cloud::state::{
     Cluster, Deployment, Endpoints, Instance, Replication, State, cluster_arn, instance_arn, major_of,
 };
-use crate::cloud::{Cloud, clusters, create, instances, parameters, state_id};
+use crate::cloud::{Cloud, clusters, create, endpoints, instances, parameters, state_id};
 use crate::faults::{Fault, Moment};
 use crate::fleet::{Admin, Node};
 use crate::mechanics::green::{self, BuildFailed, Stage};
@@ -104,6 +104,7 @@ async fn provision(cloud: &Cloud, identifier: &str) -> anyhow::Result<()> {
     };
     // Everything but the last task is over by now; the provider's own delays of the two that follow the copy.
     task_status(cloud, identifier, 2, "IN_PROGRESS");
+    task_status(cloud, identifier, 3, "IN_PROGRESS");
     cloud.clock().sleep(cloud.settings().timings.create_task * 2).await;
     let baseline = health::baseline(&sides.blue.writer, &sides.links).await.context("taking the baseline of blue")?;
     let live = Arc::new(Live { sides: Mutex::new(sides.clone()), baseline, tag });
@@ -126,6 +127,7 @@ async fn draw(cloud: &Cloud, identifier: &str) -> anyhow::Result<Blueprint> {
     let mut nodes = Vec::new();
     for name in &names {
         nodes.push(Node {
+            smallest: blue.smallest,
             name: format!("{name}-{}", state_id("", 4)),
             address: blue.network.address()?,
             port: blue.network.port,
@@ -165,6 +167,7 @@ fn enter_green(cloud: &Cloud, identifier: &str, blueprint: &Blueprint) {
         return;
     };
     let Some(of) = state.clusters.get(&blue) else { return };
+    let smallest = of.smallest;
     let (network, tags, clone_group) = (Arc::clone(&of.network), of.tags.clone(), of.clone_group.clone());
     let (source, protection, class, flavour) = (of.arn(), of.deletion_protection, class_of(&state, of), of.flavour);
     let nodes = std::iter::once(&blueprint.plan.writer).chain(&blueprint.plan.readers);
@@ -206,6 +209,7 @@ fn enter_green(cloud: &Cloud, identifier: &str, blueprint: &Blueprint) {
         readers: members.collect(),
         network,
         endpoints: Endpoints::None,
+        smallest,
         deletion_protection: protection,
         created: now,
         tags,
@@ -278,6 +282,7 @@ async fn ready(
                 instance.replication = if n == 0 { Replication::Running } else { Replication::None };
             }
         }
+        copy_endpoints(&mut state, identifier, &blueprint.cluster)?;
         let deployment = state.deployment_mut(identifier)?;
         for (member, name) in deployment.members.iter_mut().skip(1).zip(&blueprint.names) {
             member.target = Some(instance_arn(name));
@@ -299,6 +304,20 @@ async fn ready(
     state.deployment_event(now, identifier, "creation", text);
     drop(state);
     cloud.faults().reached(Moment::Replicating);
+    Ok(())
+}
+
+/// Green gets a copy of every custom endpoint that blue had when the deployment was made.
+fn copy_endpoints(state: &mut State, identifier: &str, green: &str) -> anyhow::Result<()> {
+    let mut members = state.deployment(identifier)?.members.clone();
+    for member in &mut members {
+        let Some((original, twin)) = &mut member.endpoints else { continue };
+        match endpoints::copy(state, original, green) {
+            Some((id, arn)) => (*twin, member.target) = (Some(id), Some(arn)),
+            None => tracing::warn!(endpoint = %member.source, "a custom endpoint went before it was copied"),
+        }
+    }
+    state.deployment_mut(identifier)?.members = members;
     Ok(())
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct State {
     pub(crate) instance_groups: BTreeMap<String, Group>,
     pub(crate) snapshots: BTreeMap<String, Snapshot>,
     pub(crate) deployments: BTreeMap<String, Deployment>,
+    /// By resource id.
+    pub(crate) custom_endpoints: BTreeMap<String, CustomEndpoint>,
     pub(crate) events: Vec<Event>,
 }
 
@@ -47,6 +49,8 @@ pub(crate) struct Cluster {
     pub(crate) network: Arc<Network>,
     /// What of it has names; see [`crate::cloud::naming`].
     pub(crate) endpoints: Endpoints,
+    /// Whether its servers have the least that they run with.
+    pub(crate) smallest: bool,
     pub(crate) deletion_protection: bool,
     pub(crate) created: Timestamp,
     pub(crate) tags: Tags,
@@ -80,6 +84,43 @@ pub(crate) enum Endpoints {
     Published,
     /// Names were changed in the account and still lead where they led: the zone follows later.
     Lagging,
+}
+
+/// A custom endpoint of a cluster.
+#[derive(Debug, Clone)]
+pub(crate) struct CustomEndpoint {
+    /// `cluster-endpoint-…`, for life.
+    pub(crate) id: String,
+    pub(crate) identifier: String,
+    pub(crate) cluster: ClusterId,
+    pub(crate) kind: EndpointKind,
+    /// Empty: all members but the excluded ones, also those to come.
+    pub(crate) static_members: Vec<InstanceId>,
+    pub(crate) excluded: Vec<InstanceId>,
+    pub(crate) status: &'static str,
+    pub(crate) tags: Tags,
+}
+
+impl CustomEndpoint {
+    pub(crate) fn arn(&self) -> String {
+        cluster_endpoint_arn(&self.identifier)
+    }
+}
+
+/// Which members a custom endpoint leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EndpointKind {
+    Reader,
+    Any,
+}
+
+impl EndpointKind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Reader => "READER",
+            Self::Any => "ANY",
+        }
+    }
 }
 
 pub(crate) struct Instance {
@@ -208,6 +249,8 @@ pub(crate) struct Member {
     pub(crate) source: String,
     pub(crate) target: Option<String>,
     pub(crate) status: &'static str,
+    /// Resource ids of a custom endpoint and of its copy: they stay while names move.
+    pub(crate) endpoints: Option<(String, Option<String>)>,
 }
 
 #[derive(Debug, Clone)]
@@ -256,6 +299,11 @@ impl State {
         self.deployments
             .values()
             .find(|d| d.status != "SWITCHOVER_COMPLETED" && (d.blue == cluster || d.green.as_deref() == Some(cluster)))
+    }
+
+    /// The custom endpoints of a cluster.
+    pub(crate) fn endpoints_of<'a>(&'a self, cluster: &'a str) -> impl Iterator<Item = &'a CustomEndpoint> {
+        self.custom_endpoints.values().filter(move |endpoint| endpoint.cluster == cluster)
     }
 
     /// The server of a cluster's writer.
@@ -307,6 +355,10 @@ pub(crate) fn cluster_arn(identifier: &str) -> String {
 
 pub(crate) fn instance_arn(identifier: &str) -> String {
     format!("arn:aws:rds:{REGION}:{ACCOUNT}:db:{identifier}")
+}
+
+pub(crate) fn cluster_endpoint_arn(identifier: &str) -> String {
+    format!("arn:aws:rds:{REGION}:{ACCOUNT}:cluster-endpoint:{identifier}")
 }
 
 pub(crate) fn group_arn(kind: &str, name: &str) -> String {

@@ -188,6 +188,15 @@ fn rename(cloud: &Cloud, identifier: &str) -> anyhow::Result<()> {
         |id: &str| state.clusters.get(id).map(|c| c.members().cloned().collect::<Vec<_>>()).unwrap_or_default();
     let (of_blue, of_green) = (members(&blue), members(&green));
     let old = (1..).find(|n| names_free(&state, &blue, &of_blue, *n)).unwrap_or(1);
+    let endpoints: Vec<_> = deployment_endpoints(&state, identifier)?;
+    for (id, twin) in &endpoints {
+        let Some(name) = state.custom_endpoints.get(id).map(|e| e.identifier.clone()) else { continue };
+        for (id, name) in [(id, format!("{name}-old{old}")), (twin, name)] {
+            if let Some(endpoint) = state.custom_endpoints.get_mut(id) {
+                endpoint.identifier = name;
+            }
+        }
+    }
     for (id, twin) in of_blue.iter().zip(&of_green) {
         let name = state.instances.get(id).map(|i| i.identifier.clone()).context("a member is gone")?;
         if let Some(instance) = state.instances.get_mut(id) {
@@ -214,6 +223,12 @@ fn rename(cloud: &Cloud, identifier: &str) -> anyhow::Result<()> {
         state.deployment_mut(identifier)?.leaving = leaving;
     }
     Ok(())
+}
+
+/// Blue's custom endpoints with green's copies.
+fn deployment_endpoints(state: &State, identifier: &str) -> anyhow::Result<Vec<(String, String)>> {
+    let members = &state.deployment(identifier)?.members;
+    Ok(members.iter().filter_map(|m| m.endpoints.clone()).filter_map(|(id, twin)| Some((id, twin?))).collect())
 }
 
 fn names_free(state: &State, blue: &str, members: &[String], n: u32) -> bool {
@@ -283,6 +298,9 @@ fn complete(cloud: &Cloud, identifier: &str) -> anyhow::Result<()> {
                 cluster.members().filter_map(|id| state.instances.get(id)).map(crate::cloud::state::Instance::arn);
             std::iter::once(cluster.arn()).chain(members).collect()
         };
+        let endpoints = deployment_endpoints(&state, identifier)?;
+        let arn_of = |id: &String| state.custom_endpoints.get(id).map(|endpoint| endpoint.arn());
+        let endpoints: Vec<_> = endpoints.iter().map(|(id, twin)| (arn_of(id), arn_of(twin))).collect();
         let (old, new) = (arns(&state, &blue), arns(&state, &green));
         let writer = state.clusters.get(&green).map(|c| c.writer.clone()).unwrap_or_default();
         if let Some(instance) = state.instances.get_mut(&writer) {
@@ -294,9 +312,16 @@ fn complete(cloud: &Cloud, identifier: &str) -> anyhow::Result<()> {
         deployment.source = cluster_arn(&old_name);
         deployment.status = "SWITCHOVER_COMPLETED".to_owned();
         deployment.live = None;
-        for (member, (source, target)) in deployment.members.iter_mut().zip(old.into_iter().zip(new)) {
+        let machines = deployment.members.iter_mut().filter(|m| m.endpoints.is_none());
+        for (member, (source, target)) in machines.zip(old.into_iter().zip(new)) {
             member.source = source;
             member.target = Some(target);
+            member.status = "SWITCHOVER_COMPLETED";
+        }
+        let copies = deployment.members.iter_mut().filter(|m| matches!(&m.endpoints, Some((_, Some(_)))));
+        for (member, (source, target)) in copies.zip(endpoints) {
+            member.source = source.unwrap_or_default();
+            member.target = target;
             member.status = "SWITCHOVER_COMPLETED";
         }
         let was = before.rsplit(':').next().unwrap_or_default();

@@ -49,6 +49,10 @@ fn tags_of<'a>(state: &'a mut State, arn: &str) -> Answer<&'a mut Tags> {
         "cluster-snapshot" => {
             state.snapshots.get_mut(name).map(|s| &mut s.tags).ok_or_else(|| Refusal::snapshot_not_found(name))
         }
+        "cluster-endpoint" => {
+            let found = state.custom_endpoints.values_mut().find(|endpoint| endpoint.identifier == name);
+            found.map(|endpoint| &mut endpoint.tags).ok_or_else(bad)
+        }
         "deployment" => Ok(&mut state.deployment_mut(name)?.tags),
         _ => Err(bad()),
     }

@@ -42,6 +42,7 @@ fn silent(_: &str) {}
 fn node(name: &str, host: u8, port: u16, block: [u8; 2]) -> Node {
     let parameters = [("rds.logical_replication", "1"), ("max_replication_slots", "20"), ("max_wal_senders", "20")];
     Node {
+        smallest: false,
         name: name.to_owned(),
         address: IpAddr::V4(Ipv4Addr::new(127, block[0], block[1], host)),
         port,

@@ -20,6 +20,7 @@ pub(crate) struct Conf {
     pub(crate) parameters: BTreeMap<String, String>,
     pub(crate) overrides: BTreeMap<String, String>,
     pub(crate) identity: Identity,
+    pub(crate) smallest: bool,
     /// Whether clients are refused at the door (replication and the lab's own sessions are not).
     pub(crate) closed: bool,
 }
@@ -44,6 +45,9 @@ impl Conf {
             lines.push_str(&format!("{name} = '{value}'\n"));
         };
         for (name, value) in BASE {
+            put(name, value);
+        }
+        for (name, value) in if self.smallest { SMALLEST } else { &[] } {
             put(name, value);
         }
         put("listen_addresses", &self.address.to_string());
@@ -85,6 +89,19 @@ impl Conf {
         )
     }
 }
+
+/// What differs where many servers share a machine.
+const SMALLEST: &[(&str, &str)] = &[
+    ("max_connections", "60"),
+    ("shared_buffers", "12MB"),
+    ("min_wal_size", "32MB"),
+    ("max_wal_size", "128MB"),
+    ("wal_keep_size", "16MB"),
+    ("autovacuum_max_workers", "1"),
+    ("autovacuum_naptime", "5min"),
+    ("max_parallel_workers", "2"),
+    ("huge_pages", "off"),
+];
 
 /// What the lab sets for every server; parameter groups may change the most of it.
 const BASE: &[(&str, &str)] = &[

@@ -54,20 +54,19 @@ struct Records {
 }
 
 impl Records {
-    /// What a name led to at a moment; empty when it did not exist.
-    fn at(&self, name: &str, moment: Mono) -> &[IpAddr] {
-        let values = self.history.get(name).map_or(&[][..], Vec::as_slice);
-        values.iter().rev().find(|(since, _)| *since <= moment).map_or(&[], |(_, to)| to)
-    }
-
     fn now(&self, name: &str) -> &[IpAddr] {
         self.history.get(name).and_then(|values| values.last()).map_or(&[], |(_, to)| to)
     }
 
-    /// What somebody is told who may hold answers of up to `delay` ago. A name that is new is asked for anew.
+    /// What somebody is told who holds answers for `delay`: the newest value that is as old, or that followed none. Nobody holds
+    /// an answer about a name that was not there.
     fn seen(&self, name: &str, now: Mono, delay: Duration) -> &[IpAddr] {
-        let then = if delay.is_zero() { &[][..] } else { self.at(name, Mono(now.0.saturating_sub(delay))) };
-        if then.is_empty() { self.now(name) } else { then }
+        let values = self.history.get(name).map_or(&[][..], Vec::as_slice);
+        let known = |at: usize| {
+            let followed_none = at.checked_sub(1).is_none_or(|before| values[before].1.is_empty());
+            followed_none || now.since(values[at].0) >= delay
+        };
+        (0..values.len()).rev().find(|at| known(*at)).map_or(&[], |at| &values[at].1)
     }
 }
 
@@ -105,6 +104,11 @@ impl Zone {
     /// An instance's endpoint.
     pub(crate) fn instance(&self, identifier: &str) -> String {
         self.host(identifier, "")
+    }
+
+    /// A custom endpoint of a cluster.
+    pub(crate) fn custom(&self, identifier: &str) -> String {
+        self.host(identifier, "cluster-custom-")
     }
 
     fn host(&self, identifier: &str, kind: &str) -> String {

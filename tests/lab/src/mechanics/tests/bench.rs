@@ -54,7 +54,14 @@ impl Bench {
         all.insert("log_statement".into(), "ddl".into());
         all.extend(parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let identity = Identity { instance: name.into(), topology: vec![(name.into(), true)], ..Identity::default() };
-        Node { name: name.into(), address: self.address(last), port: self.port, parameters: all, identity }
+        Node {
+            name: name.into(),
+            address: self.address(last),
+            port: self.port,
+            parameters: all,
+            identity,
+            smallest: false,
+        }
     }
 
     /// A writer with the databases `orders` and `billing`, made by the master user.
