@@ -84,7 +84,7 @@ async fn start(lab: &Lab, place: &Place, arguments: &Arguments) -> anyhow::Resul
     println!("# cluster {identifier} of PostgreSQL {}", arguments.from);
     println!("# writer endpoint {endpoint}:{port}, reader endpoint {reader_endpoint}:{port}");
     for (name, address) in &cluster.members {
-        println!("# member {name} {address}:{port}");
+        println!("# member {} at {address}:{port}", lab.instance_endpoint(name));
     }
     println!("# agents log in as {} with password {}", cluster.agent.0, cluster.agent.1);
     for line in exports(lab) {
@@ -118,7 +118,7 @@ fn commands(place: &Place, cluster: &ClusterHandle, arguments: &Arguments) -> an
     Ok(vec![
         format!("export PILOT_COORDINATOR={coordinator}"),
         "# look at the cluster, and at what AWS would say of it (with any AWS client):".to_owned(),
-        format!("{} -c '\\dt+'", psql(arguments.from, &master(cluster), &cluster.endpoint.to_string())),
+        format!("{} -c '\\dt+'", psql(arguments.from, &master(cluster), &cluster.endpoint)),
         "curl -s -d Action=DescribeDBClusters -d Version=2014-10-31 $AWS_ENDPOINT_URL".to_owned(),
         "# a coordinator and an agent, then what they say:".to_owned(),
         background("pilot serve", &serve),
