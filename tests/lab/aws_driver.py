@@ -32,8 +32,13 @@ class Stuck(BaseException):
     """Raised into a call that does not come back by itself."""
 
 
+TELLING = threading.Lock()
+
+
 def tell(**line):
-    print(json.dumps(line), flush=True)
+    with TELLING:
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
 
 
 class PluginLog(logging.Handler):
