@@ -15,6 +15,7 @@ async fn other_pairs_of_majors_are_upgraded_too() {
     let wanted: Vec<(u32, u32)> = if depth::is_full() { others.collect() } else { vec![(15, 18)] };
     for (from, to) in wanted {
         play(Setting { from, agents: 1, ..Setting::default() }, async |stage| {
+            stage.expects(&[]);
             let mut upgrade = stage.upgrade(&stage.spec(to)).await?;
             upgrade.ended(LIMIT, &stage.tempo).await?.expect(0, &["succeeded"])?;
             succeeded(stage, &upgrade.id, to).await
