@@ -8,7 +8,8 @@ pub mod bench;
 pub mod clock;
 pub mod cloud;
 pub mod demo;
-pub mod endpoint;
+#[cfg(test)]
+mod endpoint;
 pub mod faults;
 pub mod fleet;
 pub mod install;

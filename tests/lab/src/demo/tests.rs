@@ -71,7 +71,7 @@ impl Bench {
         writer.start().await?;
         roles::establish(&writer).await?;
         let address = SocketAddr::from((Ipv4Addr::new(127, block[0], block[1], 1), port));
-        let endpoint = Forwarder::bind(address, vec![writer.address()]).await?;
+        let endpoint = Forwarder::bind(address, writer.address()).await?;
         schema::create(&master(&endpoint), SCALE, Extensions { cron: false, partman: true }, &tempo).await?;
         let bouncer = bouncer::Options {
             program: pgbouncer,
@@ -115,7 +115,7 @@ impl Bench {
         let progress: switchover::Progress = Arc::new(|_| ());
         let endpoint = self.endpoint.clone();
         let moved = || async move {
-            endpoint.set_targets(vec![green]);
+            endpoint.lead_to(green);
             Ok(())
         };
         switchover::run(sides, &limits, progress, &CancellationToken::new(), moved).await?;

@@ -112,9 +112,7 @@ impl Bench {
     }
 
     pub(super) async fn endpoint(&self, last: u8, target: &Server) -> Forwarder {
-        Forwarder::bind(SocketAddr::new(self.address(last), self.port), vec![target.address()])
-            .await
-            .expect("the endpoint")
+        Forwarder::bind(SocketAddr::new(self.address(last), self.port), target.address()).await.expect("the endpoint")
     }
 
     pub(super) async fn end(self) {

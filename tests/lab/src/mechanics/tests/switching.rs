@@ -61,7 +61,7 @@ async fn from_14_to_16_under_writes_nothing_is_lost() {
     assert_eq!(health::changes_since(&blue, &baseline).await.expect("changes"), []);
     let moved = || async {
         green.set_identity(blue.identity()).map_err(|error| error.to_string())?;
-        endpoint.set_targets(vec![green.address()]);
+        endpoint.lead_to(green.address());
         Ok(())
     };
     let report =
@@ -120,7 +120,7 @@ async fn a_time_out_puts_everything_back() {
     writer.more(100).await;
     let green = Arc::clone(&sides.green.writer);
     let moved = || async {
-        endpoint.set_targets(vec![green.address()]);
+        endpoint.lead_to(green.address());
         Ok(())
     };
     let report =
