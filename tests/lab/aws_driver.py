@@ -9,7 +9,7 @@ Table: driver_load (client text, n bigint, primary key (client, n)). One JSON ob
 plugin logs one, {"written": n} every half second, and {"report": ...} at the end, which is the deadline or the end of stdin.
 
 Known of the plugin (3.1.0): a call that it suspends while the switchover is in progress never returns, and spins. Such a call is
-ended here half a second after the plugin itself has logged that the switchover is over, and counted as `stuck`.
+ended here a second after the plugin itself has logged that the switchover is over, and counted as `stuck`.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import time
 import psycopg
 
 OVER = ("POST", "COMPLETED")
-PATIENCE = 0.5
+PATIENCE = 1.0
 
 
 class Stuck(BaseException):
@@ -73,13 +73,13 @@ class Client:
     def __init__(self, options, log):
         self.options, self.log = options, log
         self.stop = threading.Event()
-        self.n = 0
-        self.acknowledged, self.unsure = 0, []
+        self.n, self.done = 0, 0
+        self.unsure = []
         self.errors, self.stuck = {}, 0
         self.last, self.gap, self.gap_at = None, 0.0, None
         self.served = []
         self.call_since = None
-        self.thread = None
+        self.connection, self.thread = None, None
 
     def connect(self):
         o = self.options
@@ -100,7 +100,7 @@ class Client:
         served = cursor.fetchone()[0]
         cursor.close()
         now = time.monotonic()
-        self.acknowledged += 1
+        self.done = self.n
         if self.last is not None and now - self.last > self.gap:
             self.gap, self.gap_at = now - self.last, time.time() - (now - self.last)
         self.last = now
@@ -108,34 +108,43 @@ class Client:
             self.served.append(served)
 
     def run(self):
-        connection = None
         while not self.stop.is_set():
-            before = self.n
+            # Raised from outside, it may also come a moment late, when the call has returned after all.
             try:
-                self.call_since = time.monotonic()
-                if connection is None:
-                    connection = self.connect()
-                    self.call_since = time.monotonic()
-                self.write(connection)
-                self.call_since = None
-                time.sleep(0.005)
-                continue
+                self.turns()
             except Stuck:
                 self.stuck += 1
+                self.give_up()
+
+    def turns(self):
+        while not self.stop.is_set():
+            try:
+                self.call_since = time.monotonic()
+                if self.connection is None:
+                    self.connection = self.connect()
+                    self.call_since = time.monotonic()
+                self.write(self.connection)
+                self.call_since = None
+                time.sleep(0.005)
             except Exception as error:
                 code = getattr(error, "sqlstate", None)
                 name = f"{type(error).__name__}{' ' + code if code else ''}"
                 self.errors[name] = self.errors.get(name, 0) + 1
-            self.call_since = None
-            if self.n > before:
-                self.unsure.append(self.n)
+                self.give_up()
+                time.sleep(0.01)
+
+    def give_up(self):
+        """Leaves the connection, whose last write may or may not have been done."""
+        self.call_since = None
+        if self.n > self.done:
+            self.unsure.append(self.n)
+            self.done = self.n
+        connection, self.connection = self.connection, None
+        if connection is not None:
             try:
-                if connection is not None:
-                    connection.close()
-            except (Exception, Stuck):
+                connection.close()
+            except Exception:
                 pass
-            connection = None
-            time.sleep(0.01)
 
     def end_a_stuck_call(self):
         since, over = self.call_since, self.log.over_since if self.log else None
@@ -145,7 +154,14 @@ class Client:
         self.call_since = None
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread.ident), ctypes.py_object(Stuck))
 
+    @property
+    def acknowledged(self):
+        return self.done - len(self.unsure)
+
     def report(self):
+        if self.n > self.done:
+            self.unsure.append(self.n)
+            self.done = self.n
         total = sum(self.errors.values())
         return {"client": self.options.client, "written": self.n, "acknowledged": self.acknowledged, "unsure": self.unsure,
                 "errors": self.errors, "error_count": total, "stuck": self.stuck, "gap_ms": round(self.gap * 1000),
