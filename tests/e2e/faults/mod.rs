@@ -10,7 +10,7 @@ use lab::{Fault, Moment};
 use tests::stage::facts::Facts;
 use tests::stage::pilot::{Said, Upgrade};
 use tests::stage::world::World;
-use tests::stage::{Setting, Stage, play};
+use tests::stage::{Setting, Stage, depth, play};
 
 use self::case::{Case, Outcome};
 use super::unwind::unwound;
@@ -18,13 +18,13 @@ use super::unwind::unwound;
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// Each test plays one of these, and every folder names one.
-const STAGES: [&str; 2] = ["unwinds", "goes-through"];
+const STAGES: [&str; 3] = ["unwinds", "goes-through", "alone"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_go_on_is_unwound_and_says_why() {
     play(Setting { agents: 1, ..Setting::default() }, async |stage| {
         let before = stage.world().await?;
-        for cases in case::runs("unwinds", full())? {
+        for cases in case::runs("unwinds", depth::is_full())? {
             let names = names(&cases);
             run(stage, &cases, 16, &before).await.with_context(|| names)?;
         }
@@ -37,13 +37,27 @@ async fn what_cannot_go_on_is_unwound_and_says_why() {
 async fn what_passes_is_waited_for_or_tried_again_and_the_upgrade_goes_through() {
     play(Setting { agents: 1, ..Setting::default() }, async |stage| {
         let before = stage.world().await?;
-        for (cases, to) in case::runs("goes-through", full())?.into_iter().zip(15..) {
+        for (cases, to) in case::runs("goes-through", depth::is_full())?.into_iter().zip(15..) {
             let names = names(&cases);
             run(stage, &cases, to, &before).await.with_context(|| names)?;
         }
         stage.nothing_lost().await.map(drop)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_needs_a_cluster_of_its_own_is_played_alone() {
+    for cases in case::runs("alone", depth::is_full()).expect("every folder can be read") {
+        let scenario = cases.first().map(|case| case.scenario.clone()).unwrap_or_default();
+        let setting = Setting { agents: 1, readers: scenario.readers, timings: scenario.timings, ..Setting::default() };
+        play(setting, async |stage| {
+            let before = stage.world().await?;
+            run(stage, &cases, 16, &before).await.with_context(|| names(&cases))?;
+            stage.nothing_lost().await.map(drop)
+        })
+        .await;
+    }
 }
 
 #[test]
@@ -53,6 +67,8 @@ fn every_scenario_folder_can_be_read_is_told_of_and_is_played() {
     assert!(!all.is_empty());
     for Case { name, scenario, expect } in &all {
         assert!(STAGES.contains(&expect.stage.as_str()), "{name}: no test plays stage {}", expect.stage);
+        let shared = scenario.readers == 0 && scenario.timings == lab::Timings::zero();
+        assert!(shared || expect.stage == "alone", "{name} needs a cluster of its own: stage = \"alone\"");
         assert!(!scenario.about.is_empty(), "{name} does not say what it is about");
         assert!(table.contains(&format!("| `{name}` |")), "tests/scenarios/README.md has no row for {name}");
     }
@@ -62,10 +78,6 @@ fn every_scenario_folder_can_be_read_is_told_of_and_is_played() {
             "tests/scenarios/README.md tells of {row}, which is not there"
         );
     }
-}
-
-fn full() -> bool {
-    matches!(std::env::var("TEST_DEPTH").as_deref(), Ok("full" | "soak"))
 }
 
 fn names(cases: &[Case]) -> String {

@@ -129,7 +129,7 @@ impl Lab {
     }
 
     /// What a process needs in its environment so that an AWS SDK talks to this lab and nothing else, and so that the lab's host
-    /// names lead to its servers, without delay. For another view of the names replace it by [`Resolver::environment`]'s.
+    /// names lead to its servers, after the settings' delay. For another view of the names replace it by [`Resolver::environment`]'s.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
         [

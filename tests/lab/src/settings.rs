@@ -33,20 +33,34 @@ pub struct Settings {
     pub clock: ClockMode,
     /// What goes wrong, planned before anything happens.
     pub faults: Vec<Planned>,
+    /// How much later than the zone everybody's resolver knows who asks for none of his own.
+    pub resolver_delay: Duration,
 }
 
 impl Default for Settings {
     /// Short delays, no fsync, time that runs: what a test wants.
     fn default() -> Self {
-        Self { work_dir: None, timings: Timings::short(), fsync: false, clock: ClockMode::Auto, faults: Vec::new() }
+        Self {
+            work_dir: None,
+            timings: Timings::short(),
+            fsync: false,
+            clock: ClockMode::Auto,
+            faults: Vec::new(),
+            resolver_delay: Duration::ZERO,
+        }
     }
 }
 
 impl Settings {
-    /// The defaults with a scenario's timings and faults.
+    /// The defaults with a scenario's timings, faults and `default` resolver delay.
     #[must_use]
     pub fn from_scenario(scenario: &Scenario) -> Self {
-        Self { timings: scenario.timings.clone(), faults: scenario.faults.clone(), ..Self::default() }
+        Self {
+            timings: scenario.timings.clone(),
+            faults: scenario.faults.clone(),
+            resolver_delay: scenario.resolver_delay("default"),
+            ..Self::default()
+        }
     }
 }
 

@@ -40,7 +40,6 @@ mod versions;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
@@ -101,7 +100,7 @@ impl Cloud {
             source,
         })?;
         let named = Zone::new(&work_dir, wrapper).and_then(|zone| {
-            let resolver = zone.resolver(Duration::ZERO)?;
+            let resolver = zone.resolver(settings.resolver_delay)?;
             Ok((zone, resolver))
         });
         let (zone, resolver) =
@@ -150,7 +149,7 @@ impl Cloud {
         &self.0.zone
     }
 
-    /// The view of the names without a delay.
+    /// The view of the names of everybody who asks for none of his own.
     pub(crate) fn resolver(&self) -> &Resolver {
         &self.0.resolver
     }

@@ -1,6 +1,7 @@
 //! All clients of the demo together: two ingestion services, the load, and four probes. One half connects directly, the
 //! other through the pooler.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::service::{self, Service};
 use super::session::Login;
 use super::tally::{Felt, Tally};
 use super::tempo::Tempo;
+use crate::names::Resolver;
 
 /// Pause of a probe after an answer.
 const PROBE_EVERY: Duration = Duration::from_millis(4);
@@ -27,6 +29,8 @@ pub struct Places {
     pub direct: Login,
     /// The pooler.
     pub pooled: Login,
+    /// Resolvers of direct clients that have one of their own, by client.
+    pub resolvers: BTreeMap<String, Resolver>,
     /// Rows of `accounts` in each database.
     pub accounts: u64,
 }
@@ -56,22 +60,35 @@ fn owner(place: &Login, database: &str, application: &str) -> Login {
     place.database(database).role(&schema::owner(database), schema::PASSWORD, application)
 }
 
+impl Places {
+    fn direct(&self, database: &str, application: &str) -> Login {
+        let names = self.resolvers.get(application).cloned().or_else(|| self.direct.names.clone());
+        Login { names, ..owner(&self.direct, database, application) }
+    }
+}
+
 impl Clients {
+    /// Those that connect directly.
+    pub const DIRECT: [&'static str; 4] = ["orders-service", "load", "direct-writes", "direct-reads"];
+
     /// Starts them.
     pub async fn start(places: &Places, ledger: &Arc<Ledger>, tempo: &Tempo) -> anyhow::Result<Self> {
-        let service = async |name: &str, place: &Login, databases: [&str; 2], held: bool| {
-            let logins = databases.iter().map(|database| owner(place, database, name)).collect();
+        let login = |database: &str, name: &str, held: bool| match held {
+            true => owner(&places.pooled, database, name),
+            false => places.direct(database, name),
+        };
+        let service = async |name: &str, databases: [&str; 2], held: bool| {
+            let logins = databases.iter().map(|database| login(database, name, held)).collect();
             let options = service::Options { name: name.to_owned(), logins, rate: SERVICE_RATE, held };
             Service::start(options, Arc::clone(ledger), tempo.clone()).await
         };
-        let direct = service("orders-service", &places.direct, ["orders", "billing"], false).await?;
-        let held = service("telemetry-service", &places.pooled, ["telemetry", "billing"], true).await?;
-        let logins = schema::DATABASES.iter().map(|database| owner(&places.direct, database, "load")).collect();
+        let direct = service("orders-service", ["orders", "billing"], false).await?;
+        let held = service("telemetry-service", ["telemetry", "billing"], true).await?;
+        let logins = schema::DATABASES.iter().map(|database| places.direct(database, "load")).collect();
         let load =
             Load::start(&load::Options { logins, clients: 6, rate: 120.0, accounts: places.accounts }, ledger, tempo);
         let probe = |name: &str, kind, held: bool, database: &str| {
-            let place = if held { &places.pooled } else { &places.direct };
-            Probe::start(name, kind, held, owner(place, database, name), PROBE_EVERY, Arc::clone(ledger), tempo.clone())
+            Probe::start(name, kind, held, login(database, name, held), PROBE_EVERY, Arc::clone(ledger), tempo.clone())
         };
         let probes = vec![
             probe("direct-writes", Kind::Writes, false, "orders"),

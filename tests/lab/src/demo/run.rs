@@ -193,7 +193,7 @@ async fn act(
 ) -> anyhow::Result<(Report, Aside)> {
     let source = Source::make(options, world, pgbouncer, tempo, say).await?;
     let ledger = Arc::new(Ledger::new());
-    let clients = Clients::start(&source.places(world)?, &ledger, tempo).await?;
+    let clients = Clients::start(&source.places(world, options.scenario.as_ref())?, &ledger, tempo).await?;
     let (scene, scenes) = watch::channel(Scene::Provisioning);
     let trouble = Trouble::start(source.endpoint.clone(), options.from, scenes, tempo.clone());
     clients.warm_up(tempo).await?;
@@ -344,11 +344,23 @@ impl Source {
         Ok(answer.first(0).and_then(|text| text.split_whitespace().next()).unwrap_or_default().to_owned())
     }
 
-    fn places(&self, world: &World) -> anyhow::Result<super::clients::Places> {
+    fn places(&self, world: &World, scenario: Option<&Scenario>) -> anyhow::Result<super::clients::Places> {
         let bouncer = world.bouncer.as_ref().context("there is no pooler")?;
+        let mut resolvers = BTreeMap::new();
+        for (client, delay) in scenario.into_iter().flat_map(|scenario| &scenario.resolver_delays) {
+            if Clients::DIRECT.contains(&client.as_str()) {
+                resolvers.insert(client.clone(), world.lab.resolver(*delay)?);
+            } else if client != "default" {
+                anyhow::bail!(
+                    "resolver_delay: there is no client {client}; use default or {}",
+                    Clients::DIRECT.join(", ")
+                );
+            }
+        }
         Ok(super::clients::Places {
             direct: self.endpoint.clone(),
             pooled: bouncer.login("", "", "postgres", ""),
+            resolvers,
             accounts: self.scale.accounts(),
         })
     }

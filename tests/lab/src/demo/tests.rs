@@ -193,6 +193,7 @@ async fn switch_and_judge(bench: &Bench) -> anyhow::Result<()> {
     let places = Places {
         direct: direct.clone(),
         pooled: bench.bouncer.login("", "", "postgres", ""),
+        resolvers: std::collections::BTreeMap::new(),
         accounts: SCALE.accounts(),
     };
     let clients = Clients::start(&places, &ledger, tempo).await?;
