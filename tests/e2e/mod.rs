@@ -7,6 +7,7 @@ mod extensions;
 mod failover;
 mod faults;
 mod follow;
+mod iam;
 mod killed;
 mod long_pause;
 mod pairs;

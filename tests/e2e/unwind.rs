@@ -80,7 +80,7 @@ async fn aborted(stage: &mut Stage, before: &World) -> anyhow::Result<()> {
 }
 
 /// Green is there and followed, and a while is left before the gates of the switchover open.
-async fn until_replicating(stage: &Stage, id: &str) -> anyhow::Result<()> {
+pub(super) async fn until_replicating(stage: &Stage, id: &str) -> anyhow::Result<()> {
     let at_it = |status: &Value| status["phase"] == "replicating_data" && status["current"]["doing"] == "run";
     stage.wait_until(id, "replicating data", LIMIT, at_it).await.map(drop)
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The whole upgrade by hand, with unmodified boto3, as an operator would type it: parameter groups, reboot, snapshot,
 deployment, switchover, clean-up. Reads AWS_ENDPOINT_URL and the like from the environment (`pilot-lab up` prints them).
-Every answer is also held against botocore's own model: a member that the model does not know ends the run.
+Every answer, errors too, is also held against botocore's own model (`model.py`): anything that is not as there ends the run.
 
     python3 by_hand.py --cluster orders --to 16 [--until created|switched|cleaned]
 
@@ -14,78 +14,18 @@ import json
 import os
 import sys
 import time
-import urllib.request
-import xml.etree.ElementTree as ElementTree
 
 import boto3
+from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import ClientError
+
+import model
+from model import Wrong, expect, plan
 
 
 def say(text):
     print(f"by hand: {text}", file=sys.stderr, flush=True)
-
-
-class Wrong(Exception):
-    """Something is not as on AWS."""
-
-
-def expect(condition, text):
-    if not condition:
-        raise Wrong(text)
-
-
-# --- holding answers against the model -------------------------------------------------------------------------------
-
-def local(tag):
-    return tag.rsplit("}", 1)[-1]
-
-
-def check_xml(node, shape, path):
-    if shape.type_name == "structure":
-        known = {m.serialization.get("name", name): m for name, m in shape.members.items()}
-        for child in node:
-            name = local(child.tag)
-            expect(name in known, f"{path}: the model has no member {name}")
-            check_xml(child, known[name], f"{path}.{name}")
-    elif shape.type_name == "list":
-        item = shape.member.serialization.get("name", "member")
-        for child in node:
-            expect(local(child.tag) == item, f"{path}: list items are called {item}, not {local(child.tag)}")
-            check_xml(child, shape.member, f"{path}[]")
-    else:
-        expect(len(node) == 0, f"{path}: a {shape.type_name} has no members")
-
-
-def check_json(value, shape, path):
-    if shape.type_name == "structure":
-        for name, inner in value.items():
-            expect(name in shape.members, f"{path}: the model has no member {name}")
-            check_json(inner, shape.members[name], f"{path}.{name}")
-    elif shape.type_name == "list":
-        for inner in value:
-            check_json(inner, shape.member, f"{path}[]")
-
-
-CHECKED = {}
-
-
-def check_answer(operation_model, response_dict, **_):
-    if response_dict["status_code"] >= 300:
-        return
-    name, shape, body = operation_model.name, operation_model.output_shape, response_dict["body"]
-    CHECKED[name] = CHECKED.get(name, 0) + 1
-    if operation_model.service_model.service_name == "cloudwatch":
-        check_json(json.loads(body), shape, name)
-        return
-    root = ElementTree.fromstring(body)
-    expect(local(root.tag) == f"{name}Response", f"{name}: the root is {local(root.tag)}")
-    children = {local(child.tag): child for child in root}
-    expect("ResponseMetadata" in children, f"{name}: there is no ResponseMetadata")
-    if shape is not None:
-        wrapper = shape.serialization.get("resultWrapper")
-        expect(wrapper in children, f"{name}: there is no {wrapper}")
-        check_xml(children[wrapper], shape, name)
 
 
 # --- waiting and looking ---------------------------------------------------------------------------------------------
@@ -120,7 +60,7 @@ class ByHand:
         self.rds = boto3.client("rds", config=settings)
         self.cloudwatch = boto3.client("cloudwatch", config=settings)
         for client in (self.rds, self.cloudwatch):
-            client.meta.events.register("before-parse", check_answer)
+            client.meta.events.register("before-parse", model.check_answer)
         self.name, self.to = cluster, to
         self.report = {}
 
@@ -226,8 +166,8 @@ class ByHand:
         refused("BlueGreenDeploymentAlreadyExistsFault", self.rds.create_blue_green_deployment, **arguments)
         refused("InvalidDBClusterStateFault", self.rds.create_blue_green_deployment,
                 **(arguments | {"BlueGreenDeploymentName": "another"}))
-        refused("InvalidBlueGreenDeploymentStateFault", self.rds.delete_blue_green_deployment,
-                BlueGreenDeploymentIdentifier=self.deployment_id)
+        for call in (self.rds.delete_blue_green_deployment, self.rds.switchover_blue_green_deployment):
+            refused("InvalidBlueGreenDeploymentStateFault", call, BlueGreenDeploymentIdentifier=self.deployment_id)
         began = time.monotonic()
 
         def look():
@@ -246,7 +186,67 @@ class ByHand:
         by_name = self.rds.describe_blue_green_deployments(
             Filters=[{"Name": "blue-green-deployment-name", "Values": [f"{self.name}-by-hand"]}])
         expect(len(by_name["BlueGreenDeployments"]) == 1, "found by name")
+        self.describe_all(green)
         say(f"green is {green}")
+
+    def describe_all(self, green):
+        """Every paginator to its end, and every filter: what it names is found, what it does not name is not."""
+        for name in sorted(model.lab("GET", "/_lab/operations")["rds"]):
+            method = xform_name(name)
+            if self.rds.can_paginate(method):
+                needs = {"DBClusterParameterGroupName": f"default.aurora-postgresql{self.to}",
+                         "DBParameterGroupName": f"default.aurora-postgresql{self.to}",
+                         "DBParameterGroupFamily": f"aurora-postgresql{self.to}", "Engine": "aurora-postgresql",
+                         "DBInstanceIdentifier": self.writer, "LogFileName": self.log_file(), "DBProxyName": None}
+                shape = self.rds.meta.service_model.operation_model(name).input_shape
+                wanted = {key: needs[key] for key in shape.required_members}
+                if None in wanted.values():
+                    continue
+                paginator = self.rds.get_paginator(method)
+                size = {"PageSize": 20} if "MaxRecords" in shape.members else {}
+                pages = list(paginator.paginate(**wanted, PaginationConfig=size))
+                expect(pages, f"{name} has a page")
+                for key in paginator.result_keys:
+                    found = [key.search(page) for page in pages]
+                    items = [item for part in found if isinstance(part, list) for item in part]
+                    expect(len(items) == len({json.dumps(i, default=str) for i in items}), f"{name} tells things twice")
+        cluster, blue = self.cluster(), self.instance(self.writer)
+        for call, key, known in (
+            (self.rds.describe_db_clusters, "DBClusters", {
+                "clone-group-id": cluster["CloneGroupId"], "db-cluster-id": self.name, "engine": "aurora-postgresql",
+                "db-cluster-resource-id": cluster["DbClusterResourceId"], "domain": None}),
+            (self.rds.describe_db_instances, "DBInstances", {
+                "db-cluster-id": self.name, "db-instance-id": self.writer, "dbi-resource-id": blue["DbiResourceId"],
+                "engine": "aurora-postgresql", "domain": None}),
+            (self.rds.describe_db_cluster_snapshots, "DBClusterSnapshots", {
+                "db-cluster-id": self.name, "db-cluster-snapshot-id": f"{self.name}-by-hand", "snapshot-type": "manual",
+                "engine": "aurora-postgresql"}),
+            (self.rds.describe_blue_green_deployments, "BlueGreenDeployments", {
+                "blue-green-deployment-identifier": self.deployment_id, "source": cluster["DBClusterArn"],
+                "blue-green-deployment-name": f"{self.name}-by-hand", "target": self.cluster(green)["DBClusterArn"]}),
+            (self.rds.describe_db_cluster_endpoints, "DBClusterEndpoints", {
+                "db-cluster-endpoint-type": "writer", "db-cluster-endpoint-status": "available",
+                "db-cluster-endpoint-custom-type": None, "db-cluster-endpoint-id": None}),
+            (self.rds.describe_db_engine_versions, "DBEngineVersions", {
+                "db-parameter-group-family": f"aurora-postgresql{self.to}", "engine": "aurora-postgresql",
+                "engine-mode": "provisioned", "engine-version": self.version, "status": "available"}),
+            (self.rds.describe_pending_maintenance_actions, "PendingMaintenanceActions", {
+                "db-cluster-id": None, "db-instance-id": None}),
+        ):
+            for name, value in known.items():
+                if value is not None:
+                    there = call(Filters=[{"Name": name, "Values": [value, "nosuch"]}])[key]
+                    expect(there, f"{key} by {name} {value}")
+                expect(not call(Filters=[{"Name": name, "Values": ["nosuch"]}])[key], f"no {key} by {name} nosuch")
+            refused("InvalidParameterValue", call, Filters=[{"Name": "nosuch", "Values": ["x"]}])
+        named = self.rds.describe_db_cluster_parameters(
+            DBClusterParameterGroupName=cluster["DBClusterParameterGroup"],
+            Filters=[{"Name": "parameter-name", "Values": ["work_mem"]}])["Parameters"]
+        expect([p["ParameterName"] for p in named] == ["work_mem"], f"a parameter by its name: {named}")
+        say("every paginator and every filter")
+
+    def log_file(self):
+        return self.rds.describe_db_log_files(DBInstanceIdentifier=self.writer)["DescribeDBLogFiles"][-1]["LogFileName"]
 
     def lag(self):
         def look():
@@ -274,10 +274,14 @@ class ByHand:
         expect("LOG:" in part["LogFileData"], "the server's own log")
 
     def switch_over(self):
+        green = self.deployment()["Target"].rsplit(":", 1)[-1]
         reply = self.rds.switchover_blue_green_deployment(
             BlueGreenDeploymentIdentifier=self.deployment_id, SwitchoverTimeout=60)["BlueGreenDeployment"]
         expect(reply["Status"] == "SWITCHOVER_IN_PROGRESS", f"in progress: {reply['Status']}")
         expect(all(m["Status"] == "AVAILABLE" for m in reply["SwitchoverDetails"]), "members lag behind the reply")
+        for call in (self.rds.delete_blue_green_deployment, self.rds.switchover_blue_green_deployment):
+            refused("InvalidBlueGreenDeploymentStateFault", call, BlueGreenDeploymentIdentifier=self.deployment_id)
+        refused("InvalidDBClusterStateFault", self.rds.modify_db_cluster, DBClusterIdentifier=green, DeletionProtection=True)
 
         def look():
             found = self.deployment()
@@ -305,6 +309,8 @@ class ByHand:
             name = member["DBInstanceIdentifier"]
             self.rds.delete_db_instance(DBInstanceIdentifier=name, SkipFinalSnapshot=True)
             self.rds.get_waiter("db_instance_deleted").wait(DBInstanceIdentifier=name, WaiterConfig=FAST)
+        refused("DBClusterSnapshotAlreadyExistsFault", self.rds.delete_db_cluster, DBClusterIdentifier=old,
+                FinalDBSnapshotIdentifier=f"{self.name}-by-hand")
         self.rds.delete_db_cluster(DBClusterIdentifier=old, FinalDBSnapshotIdentifier=f"{old}-final")
         self.rds.get_waiter("db_cluster_deleted").wait(DBClusterIdentifier=old, WaiterConfig=FAST)
         found = self.rds.describe_db_cluster_snapshots(DBClusterSnapshotIdentifier=f"{old}-final")["DBClusterSnapshots"]
@@ -342,6 +348,14 @@ class ByHand:
         self.rds.describe_db_cluster_parameter_groups()
         self.rds.reset_db_cluster_parameter_group(DBClusterParameterGroupName=f"{self.name}-hand-{self.to}", Parameters=[
             {"ParameterName": "log_statement", "ApplyMethod": "immediate"}])
+        endpoint = {"DBClusterEndpointIdentifier": f"{self.name}-by-hand"}
+        self.rds.create_db_cluster_endpoint(DBClusterIdentifier=self.name, EndpointType="ANY", **endpoint)
+        available = lambda: ((seen := self.rds.describe_db_cluster_endpoints(**endpoint)["DBClusterEndpoints"][0]["Status"])
+                             == "available", seen)
+        until("the custom endpoint", available)
+        self.rds.modify_db_cluster_endpoint(**endpoint, StaticMembers=[self.writer])
+        until("the changed endpoint", available)
+        self.rds.delete_db_cluster_endpoint(**endpoint)
         arn = self.cluster()["DBClusterArn"]
         self.rds.add_tags_to_resource(ResourceName=arn, Tags=[{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}])
         self.rds.remove_tags_from_resource(ResourceName=arn, TagKeys=["a"])
@@ -365,12 +379,6 @@ class ByHand:
         say("the rest answers as the model says")
 
 
-def plan(fault):
-    url = os.environ["AWS_ENDPOINT_URL"] + "/_lab/faults"
-    request = urllib.request.Request(url, json.dumps(fault).encode(), {"Content-Type": "application/json"})
-    urllib.request.urlopen(request, timeout=10).close()
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--cluster", default="orders")
@@ -390,7 +398,7 @@ def main():
     except Wrong as wrong:
         say(f"wrong: {wrong}")
         sys.exit(1)
-    print(json.dumps(hand.report | {"checked": CHECKED}))
+    print(json.dumps(hand.report | {"checked": model.CHECKED, "refused": sorted(model.REFUSED)}))
 
 
 if __name__ == "__main__":

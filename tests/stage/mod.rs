@@ -25,7 +25,8 @@ use lab::demo::service::{self, Service};
 use lab::demo::session::Login;
 use lab::demo::tempo::Tempo;
 use lab::demo::{run, sides};
-use lab::{ClusterHandle, Lab, Outcome, Settings, Timings, install};
+use lab::iam::{Caller, Policy};
+use lab::{ClusterHandle, ClusterSettings, Lab, Outcome, Settings, Timings, install};
 use serde_json::Value;
 
 use self::facts::Facts;
@@ -35,6 +36,8 @@ use self::world::World;
 
 /// The cluster of every stage.
 pub const CLUSTER: &str = "orders";
+/// Name of the coordinator as a caller of AWS, where it has a policy of its own.
+pub const COORDINATOR: &str = "coordinator";
 /// Between two looks of a wait.
 const EVERY: Duration = Duration::from_millis(50);
 /// For a process to be there.
@@ -57,6 +60,10 @@ pub struct Setting {
     pub pooled: bool,
     /// Whether the first agent also controls a system by commands, which note what they are asked.
     pub commanded: bool,
+    /// The coordinator's policy in AWS; `None`: it may do everything.
+    pub policy: Option<Policy>,
+    /// What else the cluster is to have.
+    pub shape: fn(ClusterSettings) -> ClusterSettings,
     /// The coordinator's leases: driver, agent, call, in seconds.
     pub lease: (u64, u64, u64),
 }
@@ -72,6 +79,8 @@ impl Default for Setting {
             agents: 2,
             pooled: false,
             commanded: false,
+            policy: None,
+            shape: std::convert::identity,
             lease: (9, 4, 3),
         }
     }
@@ -135,9 +144,8 @@ impl Stage {
         let folder = std::env::temp_dir().join(format!("upgrade-pilot-test-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
         let lab = Lab::start(Settings { timings: setting.timings.clone(), ..Settings::default() }).await?;
-        let cluster = lab
-            .create_cluster(run::cluster_settings(CLUSTER, setting.from, setting.readers, setting.extensions))
-            .await?;
+        let settings = run::cluster_settings(CLUSTER, setting.from, setting.readers, setting.extensions);
+        let cluster = lab.create_cluster((setting.shape)(settings)).await?;
         let master = run::master(&cluster);
         schema::create(&master, Scale(0.001), setting.extensions, &tempo).await?;
         let ledger = Arc::new(Ledger::new());
@@ -151,7 +159,13 @@ impl Stage {
             let login = bouncer.login(&schema::owner("telemetry"), schema::PASSWORD, "telemetry", "held-writes");
             probes.push(probe("held-writes", login, &ledger, &tempo));
         }
-        let environment = lab.environment();
+        let mut environment = lab.environment();
+        if let Some(policy) = setting.policy {
+            let caller = Caller::new(COORDINATOR, policy);
+            // What comes later in a list of variables wins.
+            environment.extend(caller.environment());
+            lab.add_caller(caller);
+        }
         let config = folder.join("coordinator.toml");
         let text = pilot::coordinator_config(&folder, "127.0.0.1:0", "127.0.0.1:0", setting.lease);
         std::fs::write(&config, text)?;

@@ -54,7 +54,7 @@ impl World {
     pub async fn look(api: &str, master: &Login, databases: &[&str], tempo: &Tempo) -> anyhow::Result<World> {
         let mut world = World::default();
         for action in ACTIONS {
-            let answer = http::ask(api, "POST", "/", &format!("Action={action}&Version=2014-10-31")).await?;
+            let answer = http::ask_lab(api, &format!("Action={action}&Version=2014-10-31"), tempo).await?;
             for line in elements(&answer) {
                 world.add(format!("{action}: {line}"));
             }

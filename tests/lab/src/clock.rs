@@ -38,6 +38,17 @@ impl LabClock {
         }
     }
 
+    /// The machine's present, also on a clock that is stepped: what clients sign by.
+    #[must_use]
+    pub fn machine(&self) -> Timestamp {
+        self.machine.now()
+    }
+
+    /// Gives `work` at most `limit` of the machine's time; `None` past it.
+    pub async fn within<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+        self.machine.timeout(limit, work).await.ok()
+    }
+
     /// Returns once `delay` has gone by.
     pub async fn sleep(&self, delay: Duration) {
         if delay.is_zero() {

@@ -12,6 +12,7 @@ pub mod demo;
 mod endpoint;
 pub mod faults;
 pub mod fleet;
+pub mod iam;
 pub mod install;
 pub mod mechanics;
 pub mod names;
@@ -136,8 +137,8 @@ impl Lab {
             ("AWS_ENDPOINT_URL", self.endpoint_url().as_str()),
             ("AWS_REGION", settings::REGION),
             ("AWS_DEFAULT_REGION", settings::REGION),
-            ("AWS_ACCESS_KEY_ID", "lab"),
-            ("AWS_SECRET_ACCESS_KEY", "lab"),
+            ("AWS_ACCESS_KEY_ID", iam::ADMINISTRATOR.0),
+            ("AWS_SECRET_ACCESS_KEY", iam::ADMINISTRATOR.1),
             ("AWS_EC2_METADATA_DISABLED", "true"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -160,6 +161,11 @@ impl Lab {
     #[must_use]
     pub fn instance_endpoint(&self, identifier: &str) -> String {
         self.cloud.zone().instance(identifier)
+    }
+
+    /// Lets one more caller in, or gives a known access key another secret and other policies.
+    pub fn add_caller(&self, caller: iam::Caller) {
+        self.cloud.callers().put(caller);
     }
 
     /// Makes a cluster with real servers and returns when all its members are `available`. Installs the major if needed.

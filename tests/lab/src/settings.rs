@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::faults::Planned;
+use crate::iam::Caller;
 use crate::scenario::Scenario;
 use crate::status::Flavour;
 
@@ -35,6 +36,8 @@ pub struct Settings {
     pub faults: Vec<Planned>,
     /// How much later than the zone everybody's resolver knows who asks for none of his own.
     pub resolver_delay: Duration,
+    /// Who may call beside the administrator, whose keys `Lab::environment` gives.
+    pub callers: Vec<Caller>,
 }
 
 impl Default for Settings {
@@ -47,6 +50,7 @@ impl Default for Settings {
             clock: ClockMode::Auto,
             faults: Vec::new(),
             resolver_delay: Duration::ZERO,
+            callers: Vec::new(),
         }
     }
 }

@@ -119,7 +119,9 @@ fn commands(place: &Place, cluster: &ClusterHandle, arguments: &Arguments) -> an
         format!("export PILOT_COORDINATOR={coordinator}"),
         "# look at the cluster, and at what AWS would say of it (with any AWS client):".to_owned(),
         format!("{} -c '\\dt+'", psql(arguments.from, &master(cluster), &cluster.endpoint)),
-        "curl -s -d Action=DescribeDBClusters -d Version=2014-10-31 $AWS_ENDPOINT_URL".to_owned(),
+        "curl -s --aws-sigv4 aws:amz:us-east-1:rds --user $AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY \
+         -d Action=DescribeDBClusters -d Version=2014-10-31 $AWS_ENDPOINT_URL"
+            .to_owned(),
         "# a coordinator and an agent, then what they say:".to_owned(),
         background("pilot serve", &serve),
         background("pilot-agent", &agent),

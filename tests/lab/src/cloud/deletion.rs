@@ -94,7 +94,8 @@ async fn remove_instance(cloud: &Cloud, id: &InstanceId, of_writer: bool) {
 pub(crate) fn cluster(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> {
     let identifier = params.identifier("DBClusterIdentifier")?;
     let skip = params.flag("SkipFinalSnapshot")?.unwrap_or(false);
-    let last = params.get("FinalDBSnapshotIdentifier").map(str::to_lowercase);
+    let last = params.get("FinalDBSnapshotIdentifier");
+    let last = last.map(|_| params.new_identifier("FinalDBSnapshotIdentifier", 255)).transpose()?;
     if !skip && last.is_none() {
         return Err(Refusal::combination(
             "FinalDBSnapshotIdentifier is required unless SkipFinalSnapshot is specified.",

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::cloud::Cloud;
 use crate::cloud::errors::Answer;
 use crate::cloud::params::Params;
-use crate::cloud::state::{Cluster, Endpoints, Instance, Replication, State, group_arn};
+use crate::cloud::state::{Cluster, Endpoints, Instance, Replication, State};
 use crate::cloud::tags;
 use crate::cloud::versions::ENGINE;
 use crate::faults::Feature;
@@ -204,54 +204,4 @@ fn status_info(replication: &Replication) -> Option<Element> {
 fn restorable(cloud: &Cloud, created: Timestamp) -> Timestamp {
     let delay = SignedDuration::try_from(cloud.settings().timings.restorable_delay).unwrap_or(SignedDuration::ZERO);
     cloud.clock().now().checked_sub(delay).unwrap_or(created).max(created)
-}
-
-/// `DescribeGlobalClusters`, `DescribeIntegrations`, `DescribeDBProxies`, `DescribeDBProxyTargets`: empty unless a fault says otherwise.
-pub(crate) fn surroundings(cloud: &Cloud, action: &str) -> Answer<Option<Element>> {
-    let state = cloud.state();
-    let with = |feature| state.clusters.values().filter(move |c| cloud.faults().looks(&c.identifier, feature));
-    let element = Element::new("");
-    Ok(Some(match action {
-        "DescribeGlobalClusters" => element.list(
-            "GlobalClusters",
-            with(Feature::GlobalDatabase).map(|c| {
-                let member = Element::new("GlobalClusterMember").with("DBClusterArn", c.arn()).with("IsWriter", true);
-                Element::new("GlobalClusterMember")
-                    .with("GlobalClusterIdentifier", "lab-global")
-                    .with("Status", "available")
-                    .with("Engine", ENGINE)
-                    .list("GlobalClusterMembers", [member])
-            }),
-        ),
-        "DescribeIntegrations" => element.list(
-            "Integrations",
-            with(Feature::ZeroEtl).map(|c| {
-                Element::new("Integration")
-                    .with("SourceArn", c.arn())
-                    .with("TargetArn", format!("arn:aws:redshift-serverless:{REGION}:{ACCOUNT}:namespace/lab"))
-                    .with("IntegrationName", "lab-integration")
-                    .with("IntegrationArn", group_arn("integration", "lab"))
-                    .with("Status", "active")
-            }),
-        ),
-        "DescribeDBProxies" => element.list(
-            "DBProxies",
-            with(Feature::Proxy).take(1).map(|_| {
-                Element::new("member")
-                    .with("DBProxyName", "lab-proxy")
-                    .with("DBProxyArn", group_arn("db-proxy", "lab"))
-                    .with("Status", "available")
-                    .with("EngineFamily", "POSTGRESQL")
-            }),
-        ),
-        _ => element.list(
-            "Targets",
-            with(Feature::Proxy).map(|c| {
-                Element::new("member")
-                    .with("TrackedClusterId", &c.identifier)
-                    .with("RdsResourceId", &c.identifier)
-                    .with("Type", "TRACKED_CLUSTER")
-            }),
-        ),
-    }))
 }

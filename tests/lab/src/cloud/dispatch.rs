@@ -4,9 +4,61 @@ use crate::cloud::errors::{Answer, Refusal};
 use crate::cloud::groups::{self, Kind};
 use crate::cloud::params::Params;
 use crate::cloud::{
-    Cloud, blue_green, clusters, deletion, describe, endpoints, events, instances, logs, snapshots, tags, versions,
+    Cloud, blue_green, clusters, deletion, describe, endpoints, events, instances, logs, snapshots, surroundings, tags,
+    versions,
 };
 use crate::wire::xml::Element;
+
+/// The operations of RDS that are served.
+pub(crate) const SERVED: [&str; 47] = [
+    "AddTagsToResource",
+    "CreateBlueGreenDeployment",
+    "CreateDBClusterEndpoint",
+    "CreateDBClusterParameterGroup",
+    "CreateDBClusterSnapshot",
+    "CreateDBParameterGroup",
+    "DeleteBlueGreenDeployment",
+    "DeleteDBCluster",
+    "DeleteDBClusterEndpoint",
+    "DeleteDBClusterParameterGroup",
+    "DeleteDBClusterSnapshot",
+    "DeleteDBInstance",
+    "DeleteDBParameterGroup",
+    "DescribeBlueGreenDeployments",
+    "DescribeDBClusterEndpoints",
+    "DescribeDBClusterParameterGroups",
+    "DescribeDBClusterParameters",
+    "DescribeDBClusterSnapshots",
+    "DescribeDBClusters",
+    "DescribeDBEngineVersions",
+    "DescribeDBInstances",
+    "DescribeDBLogFiles",
+    "DescribeDBParameterGroups",
+    "DescribeDBParameters",
+    "DescribeDBProxies",
+    "DescribeDBProxyTargets",
+    "DescribeEngineDefaultClusterParameters",
+    "DescribeEngineDefaultParameters",
+    "DescribeEvents",
+    "DescribeGlobalClusters",
+    "DescribeIntegrations",
+    "DescribeOrderableDBInstanceOptions",
+    "DescribePendingMaintenanceActions",
+    "DownloadDBLogFilePortion",
+    "FailoverDBCluster",
+    "ListTagsForResource",
+    "ModifyDBCluster",
+    "ModifyDBClusterEndpoint",
+    "ModifyDBClusterParameterGroup",
+    "ModifyDBInstance",
+    "ModifyDBParameterGroup",
+    "PromoteReadReplicaDBCluster",
+    "RebootDBInstance",
+    "RemoveTagsFromResource",
+    "ResetDBClusterParameterGroup",
+    "ResetDBParameterGroup",
+    "SwitchoverBlueGreenDeployment",
+];
 
 /// Carries out an RDS call. The answer holds the result's members; `None` for operations without a result.
 pub(crate) async fn call(cloud: &Cloud, action: &str, params: &Params) -> Answer<Option<Element>> {
@@ -19,7 +71,7 @@ pub(crate) async fn call(cloud: &Cloud, action: &str, params: &Params) -> Answer
         "ModifyDBClusterEndpoint" => endpoints::modify(cloud, params),
         "DeleteDBClusterEndpoint" => endpoints::delete(cloud, params),
         "DescribeGlobalClusters" | "DescribeIntegrations" | "DescribeDBProxies" | "DescribeDBProxyTargets" => {
-            describe::surroundings(cloud, action)
+            surroundings::describe(cloud, action, params)
         }
         "DescribeDBEngineVersions" => versions::describe(params),
         "DescribeOrderableDBInstanceOptions" => versions::orderable(params),

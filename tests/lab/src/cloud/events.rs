@@ -100,7 +100,10 @@ fn span(cloud: &Cloud, params: &Params) -> Answer<(Timestamp, Timestamp)> {
     };
     let now = cloud.clock().now();
     let minutes = params.number("Duration")?.unwrap_or(60);
-    let back = SignedDuration::from_secs(minutes.clamp(1, 14 * 24 * 60) * 60);
+    if !(1..=14 * 24 * 60).contains(&minutes) {
+        return Err(Refusal::value(format!("Duration must be between 1 and 20160 minutes, not {minutes}")));
+    }
+    let back = SignedDuration::from_secs(minutes * 60);
     let to = moment("EndTime")?.unwrap_or(now);
     let from = moment("StartTime")?.unwrap_or_else(|| to.checked_sub(back).unwrap_or(Timestamp::MIN));
     if from > to {

@@ -12,6 +12,9 @@ use crate::cloud::servers;
 use crate::cloud::state::{Group, State, UserValue, family, group_arn};
 use crate::wire::xml::Element;
 
+/// How many groups of a kind an account may have: AWS's quota before anybody asks for more.
+const GROUPS_MAX: usize = 50;
+
 /// Which kind of group an operation is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -74,17 +77,13 @@ pub(crate) fn describe(cloud: &Cloud, params: &Params, kind: Kind) -> Answer<Opt
 
 pub(crate) fn create(cloud: &Cloud, params: &Params, kind: Kind) -> Answer<Option<Element>> {
     let name = params.identifier(kind.key())?;
+    if !name.starts_with("default.") {
+        params.new_identifier(kind.key(), 255)?;
+    }
     let family = params.require("DBParameterGroupFamily")?;
     let description = params.require("Description")?;
     if catalogue::family(family).is_none() {
         return Err(Refusal::value(format!("ParameterGroupFamily {family} is not a valid parameter group family")));
-    }
-    if !name.starts_with(|c: char| c.is_ascii_lowercase())
-        || name.contains("--")
-        || name.ends_with('-')
-        || name.len() > 255
-    {
-        return Err(Refusal::value(format!("The parameter {} is not a valid identifier.", kind.key())));
     }
     let group = Group {
         name: name.clone(),
@@ -101,6 +100,10 @@ pub(crate) fn create(cloud: &Cloud, params: &Params, kind: Kind) -> Answer<Optio
             400,
             format!("Parameter group {name} already exists"),
         ));
+    }
+    if groups.len() >= GROUPS_MAX {
+        let text = "Request would result in exceeding the maximum number of parameter groups.";
+        return Err(Refusal::new("DBParameterGroupQuotaExceeded", 400, text));
     }
     let answer = element(&group, kind);
     groups.insert(name, group);

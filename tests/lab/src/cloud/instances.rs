@@ -106,6 +106,19 @@ pub(crate) async fn carry_out_reboot(cloud: &Cloud, id: &InstanceId) {
 
 pub(crate) fn maintenance(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> {
     let wanted = params.get("ResourceIdentifier");
+    if let Some(arn) = wanted {
+        let state = cloud.state();
+        if state.cluster(arn).is_err() && state.instance(arn).is_err() {
+            return Err(Refusal::new("ResourceNotFoundFault", 404, format!("{arn} not found.")));
+        }
+    }
+    let filters = params.filters(&["db-cluster-id", "db-instance-id"])?;
+    let fits = |arn: &str| {
+        filters.iter().all(|(name, values)| {
+            let kind = if name == "db-cluster-id" { ":cluster:" } else { ":db:" };
+            values.iter().any(|value| value == arn || arn.ends_with(&format!("{kind}{value}")))
+        })
+    };
     let standing: Vec<(String, String)> = cloud
         .faults()
         .outstanding()
@@ -114,7 +127,7 @@ pub(crate) fn maintenance(cloud: &Cloud, params: &Params) -> Answer<Option<Eleme
             Fault::PendingMaintenance { resource_arn, action } => Some((resource_arn, action)),
             _ => None,
         })
-        .filter(|(arn, _)| wanted.is_none_or(|w| w == arn))
+        .filter(|(arn, _)| wanted.is_none_or(|w| w == arn) && fits(arn))
         .collect();
     let (page, marker) = params.page(standing, 100)?;
     let due = cloud.clock().now();

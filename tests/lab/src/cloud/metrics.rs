@@ -98,6 +98,12 @@ async fn readings(server: &Server, writer: bool) -> Vec<(&'static str, f64)> {
     all
 }
 
+/// How many points `GetMetricStatistics` may be asked for.
+const STATISTICS_MAX: i64 = 1440;
+
+/// The operations of CloudWatch that are served.
+pub(crate) const SERVED: [&str; 3] = ["GetMetricData", "GetMetricStatistics", "ListMetrics"];
+
 /// Carries out a CloudWatch call.
 pub(crate) fn call(cloud: &Cloud, operation: &str, input: &Value) -> Answer<Value> {
     match operation {
@@ -157,10 +163,20 @@ fn metric_data(cloud: &Cloud, input: &Value) -> Answer<Value> {
 }
 
 fn metric_statistics(cloud: &Cloud, input: &Value) -> Answer<Value> {
-    let question = question(input, input, moment(input, "StartTime")?, moment(input, "EndTime")?)?;
+    let (from, to) = (moment(input, "StartTime")?, moment(input, "EndTime")?);
+    if from >= to {
+        return Err(Refusal::value("The parameter StartTime must be less than the parameter EndTime."));
+    }
+    let question = question(input, input, from, to)?;
     let wanted: Vec<&str> = input["Statistics"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if wanted.is_empty() {
-        return Err(validation("At least one of the parameters Statistics and ExtendedStatistics must be specified."));
+        let text = "At least one of the parameters Statistics and ExtendedStatistics must be specified.";
+        return Err(Refusal::new("MissingParameter", 400, text));
+    }
+    let asked = to.duration_since(from).as_secs() / question.period;
+    if asked > STATISTICS_MAX {
+        let text = format!("You have requested up to {asked} datapoints, which exceeds the limit of {STATISTICS_MAX}.");
+        return Err(Refusal::combination(text));
     }
     let points: Vec<Value> = buckets(cloud, &question)
         .into_iter()

@@ -13,6 +13,7 @@ pub(crate) mod errors;
 mod events;
 mod groups;
 mod instances;
+pub(crate) mod limits;
 mod logs;
 pub(crate) mod metrics;
 mod naming;
@@ -32,6 +33,7 @@ pub mod requests;
 mod servers;
 mod snapshots;
 pub(crate) mod state;
+mod surroundings;
 mod switchover;
 mod tags;
 mod trouble;
@@ -52,6 +54,7 @@ use crate::cloud::requests::Requests;
 use crate::cloud::state::State;
 use crate::faults::Faults;
 use crate::fleet::{Fleet, Stop};
+use crate::iam::Callers;
 use crate::install;
 use crate::names::{Resolver, Zone};
 use crate::settings::Settings;
@@ -65,6 +68,7 @@ struct Inner {
     clock: LabClock,
     faults: Faults,
     requests: Requests,
+    callers: Callers,
     metrics: metrics::Samples,
     state: Mutex<State>,
     fleet: OnceCell<Fleet>,
@@ -106,11 +110,13 @@ impl Cloud {
         let (zone, resolver) =
             named.map_err(|source| LabError::Open { doing: "making the hosts file".into(), source })?;
         let clock = LabClock::new(settings.clock);
+        let callers = Callers::new(&settings.callers);
         let cloud = Self(Arc::new(Inner {
             settings,
             clock,
             faults: Faults::default(),
             requests: Requests::default(),
+            callers,
             metrics: metrics::Samples::default(),
             state: Mutex::default(),
             fleet: OnceCell::new(),
@@ -152,6 +158,10 @@ impl Cloud {
     /// The view of the names of everybody who asks for none of his own.
     pub(crate) fn resolver(&self) -> &Resolver {
         &self.0.resolver
+    }
+
+    pub(crate) fn callers(&self) -> &Callers {
+        &self.0.callers
     }
 
     pub(crate) fn samples(&self) -> &metrics::Samples {

@@ -30,6 +30,23 @@ impl Params {
         Ok(self.require(name)?.to_lowercase())
     }
 
+    /// The identifier of something that is to be made.
+    pub(crate) fn new_identifier(&self, name: &str, most: usize) -> Answer<String> {
+        let identifier = self.identifier(name)?;
+        let fits = identifier.len() <= most
+            && identifier.starts_with(|c: char| c.is_ascii_lowercase())
+            && identifier.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+            && !identifier.contains("--")
+            && !identifier.ends_with('-');
+        if fits {
+            return Ok(identifier);
+        }
+        Err(Refusal::value(format!(
+            "The parameter {name} is not a valid identifier. Identifiers must begin with a letter; must contain only ASCII \
+             letters, digits, and hyphens; and must not end with a hyphen or contain two consecutive hyphens."
+        )))
+    }
+
     pub(crate) fn flag(&self, name: &str) -> Answer<Option<bool>> {
         match self.get(name) {
             None => Ok(None),

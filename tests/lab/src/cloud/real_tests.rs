@@ -412,10 +412,12 @@ async fn calls_are_logged_and_faults_of_the_wire_happen_as_often_as_planned() {
 /// One HTTP request over a plain socket; what came back, if anything did.
 async fn raw_post(address: &str, body: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let now = runtime::clock::Clock::system().now();
+    let signed = crate::iam::sign(crate::iam::ADMINISTRATOR, "rds", "lab", "/", body.as_bytes(), now);
+    let signed: String = signed.into_iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let mut stream = tokio::net::TcpStream::connect(address).await.expect("the endpoint listens");
-    let head =
-        "POST / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded\r\n";
-    let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    let head = "POST / HTTP/1.1\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded\r\n";
+    let request = format!("{head}{signed}Content-Length: {}\r\n\r\n{body}", body.len());
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut answer = String::new();
     // A cut connection may end with an error instead of an end: both mean that nothing came.

@@ -6,6 +6,8 @@ use std::sync::Mutex;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::iam::Need;
+
 const KEPT: usize = 50_000;
 
 /// How a call ended.
@@ -36,6 +38,10 @@ pub struct RequestRecord {
     pub service: &'static str,
     /// `DescribeDBClusters`.
     pub action: String,
+    /// Name of the caller that signed it; empty when nobody could be proven.
+    pub caller: String,
+    /// What the caller had to be allowed.
+    pub needs: Vec<Need>,
     /// The parameters as sent, without `Action` and `Version`; passwords are left out.
     pub parameters: BTreeMap<String, String>,
     /// How it ended.

@@ -11,7 +11,7 @@ use crate::settings::{MASTER_USER, REGION};
 use crate::wire::xml::Element;
 
 pub(crate) fn create(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> {
-    let name = params.identifier("DBClusterSnapshotIdentifier")?;
+    let name = params.new_identifier("DBClusterSnapshotIdentifier", 63)?;
     let cluster = params.identifier("DBClusterIdentifier")?;
     let answer = begin(cloud, &name, &cluster, params.tags())?;
     let task = cloud.clone();

@@ -35,6 +35,19 @@ pub(crate) fn elements(tags: &Tags) -> impl Iterator<Item = Element> + '_ {
     tags.iter().map(|(key, value)| Element::new("Tag").with("Key", key).with("Value", value))
 }
 
+/// Kinds of things that the lab has none of, with the code for one that is not there.
+const ABSENT: [(&str, &str); 9] = [
+    ("db-proxy", "DBProxyNotFoundFault"),
+    ("db-proxy-endpoint", "DBProxyEndpointNotFoundFault"),
+    ("dbcr", "DBCapacityReservationNotFound"),
+    ("integration", "IntegrationNotFoundFault"),
+    ("shard-group", "DBShardGroupNotFound"),
+    ("snapshot", "DBSnapshotNotFound"),
+    ("snapshot-tenant-database", "DBSnapshotTenantDatabaseNotFoundFault"),
+    ("target-group", "DBProxyTargetGroupNotFoundFault"),
+    ("tenant-database", "TenantDatabaseNotFound"),
+];
+
 fn tags_of<'a>(state: &'a mut State, arn: &str) -> Answer<&'a mut Tags> {
     let bad = || Refusal::value(format!("Invalid resource name: {arn}"));
     let mut parts = arn.splitn(7, ':').skip(5);
@@ -54,6 +67,9 @@ fn tags_of<'a>(state: &'a mut State, arn: &str) -> Answer<&'a mut Tags> {
             found.map(|endpoint| &mut endpoint.tags).ok_or_else(bad)
         }
         "deployment" => Ok(&mut state.deployment_mut(name)?.tags),
-        _ => Err(bad()),
+        _ => Err(ABSENT
+            .iter()
+            .find(|(absent, _)| *absent == kind)
+            .map_or_else(bad, |(_, code)| Refusal::new(code, 404, format!("{arn} not found.")))),
     }
 }

@@ -15,11 +15,26 @@ pub(crate) fn describe(params: &Params) -> Answer<Option<Element>> {
     let engine = params.get("Engine").unwrap_or(ENGINE);
     let wanted = params.get("EngineVersion");
     let of_family = params.get("DBParameterGroupFamily");
+    let filters =
+        params.filters(&["db-parameter-group-family", "engine", "engine-mode", "engine-version", "status"])?;
+    let fits = |major: u32, version: &str| {
+        filters.iter().all(|(name, values)| {
+            let has = |one: &str| values.iter().any(|value| value == one);
+            match name.as_str() {
+                "db-parameter-group-family" => has(&family(major)),
+                "engine" => has(ENGINE),
+                "engine-mode" => has("provisioned"),
+                "engine-version" => has(version),
+                _ => has("available"),
+            }
+        })
+    };
     let all: Vec<Element> = catalogue::majors()
         .filter(|_| engine == ENGINE)
         .filter(|&major| of_family.is_none_or(|name| name == family(major)))
         .filter_map(|major| Some((major, catalogue::version(major)?)))
         .filter(|(major, version)| wanted.is_none_or(|w| w == *version || w == major.to_string()))
+        .filter(|(major, version)| fits(*major, version))
         .map(|(major, version)| element(major, version))
         .collect();
     let (page, marker) = params.page(all, 100)?;

@@ -29,6 +29,11 @@ impl Tempo {
         self.clock.mono().since(self.origin)
     }
 
+    /// The wall time.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// A wall time as time since the demo's start; zero for what was before.
     pub fn at_wall(&self, wall: Timestamp) -> Duration {
         Duration::try_from(wall.duration_since(self.wall)).unwrap_or_default()

@@ -13,7 +13,11 @@ pub(crate) fn decode(body: &[u8]) -> Result<Value, String> {
     if body.is_empty() {
         return Ok(Value::Object(Map::new()));
     }
-    let cbor: Cbor = ciborium::from_reader(body).map_err(|error| format!("the body is not CBOR: {error}"))?;
+    let mut rest = body;
+    let cbor: Cbor = ciborium::from_reader(&mut rest).map_err(|error| format!("the body is not CBOR: {error}"))?;
+    if !rest.is_empty() || !cbor.is_map() {
+        return Err("the body is not one CBOR map".to_owned());
+    }
     Ok(to_value(cbor))
 }
 

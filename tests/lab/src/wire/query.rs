@@ -12,13 +12,23 @@ use crate::wire::xml::{self, Element};
 /// The XML namespace of RDS.
 pub(crate) const NAMESPACE: &str = "http://rds.amazonaws.com/doc/2014-10-31/";
 
-/// The parameters of a form body.
-pub(crate) fn form(body: &[u8]) -> Params {
-    let text = String::from_utf8_lossy(body);
-    Params::new(text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (percent_decoded(name), percent_decoded(value))
-    }))
+/// The parameters of a form.
+///
+/// # Errors
+/// `MalformedQueryString` for an escape that is none, and for what is not UTF-8.
+pub(crate) fn form(form: &[u8]) -> Result<Params, Refusal> {
+    let mut pairs = Vec::new();
+    for pair in form.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
+        let at = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+        let (name, value) = (&pair[..at], pair.get(at + 1..).unwrap_or_default());
+        pairs.push((percent_decoded(name)?, percent_decoded(value)?));
+    }
+    Ok(Params::new(pairs))
+}
+
+/// What a form that cannot be read is refused with.
+pub(crate) fn malformed(why: &str) -> Refusal {
+    Refusal::new("MalformedQueryString", 404, format!("The query string contains a syntax error: {why}"))
 }
 
 /// `<ActionResponse><ActionResult>…`; without a result for operations that have none.
@@ -39,7 +49,6 @@ pub(crate) fn refusal(refusal: &Refusal, namespace: &str) -> Response {
     let error = Element::new("Error").with("Type", side).with("Code", &refusal.code).with("Message", &refusal.message);
     let root = Element::new("ErrorResponse").child(error).with("RequestId", &id);
     let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let namespace = if namespace.is_empty() { NAMESPACE } else { namespace };
     respond(status, &root, namespace, id)
 }
 
@@ -52,46 +61,49 @@ fn respond(status: StatusCode, root: &Element, namespace: &str, id: String) -> R
     response
 }
 
-fn percent_decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
+fn percent_decoded(bytes: &[u8]) -> Result<String, Refusal> {
     let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = bytes
-            .get(at + 1..at + 3)
-            .and_then(|h| std::str::from_utf8(h).ok())
-            .and_then(|h| u8::from_str_radix(h, 16).ok());
-        match (bytes[at], hex) {
-            (b'%', Some(byte)) => {
-                out.push(byte);
-                at += 2;
+    let mut rest = bytes.iter();
+    while let Some(byte) = rest.next() {
+        out.push(match byte {
+            b'%' => {
+                let mut digit = || rest.next().and_then(|byte| char::from(*byte).to_digit(16));
+                let (high, low) = (digit(), digit());
+                let byte = high.zip(low).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
+                byte.ok_or_else(|| malformed("a percent sign without two hexadecimal digits"))?
             }
-            (b'+', _) => out.push(b' '),
-            (byte, _) => out.push(byte),
-        }
-        at += 1;
+            b'+' => b' ',
+            other => *other,
+        });
     }
-    String::from_utf8_lossy(&out).into_owned()
+    String::from_utf8(out).map_err(|_| malformed("it is not UTF-8"))
 }
 
-/// A CloudWatch form as the value that the other protocols carry: numbers in names become lists.
-pub(crate) fn as_value(params: &Params) -> Value {
+/// A form as the value that the other protocols carry: numbers in names become lists. `typed`: texts that look like numbers or
+/// booleans become such, and the items of a list have no name of their own, as CloudWatch has it.
+pub(crate) fn as_value(params: &Params, typed: bool) -> Value {
     let mut root = Value::Object(Map::new());
     for (name, value) in params.all() {
         if name == "Action" || name == "Version" {
             continue;
         }
         let mut at = &mut root;
-        for part in name.split('.').filter(|part| *part != "member") {
+        for part in name.split('.').filter(|part| !typed || *part != "member") {
+            if !at.is_object() {
+                *at = Value::Object(Map::new());
+            }
             let Value::Object(map) = at else { break };
-            at = map.entry(part.to_owned()).or_insert_with(|| Value::Object(Map::new()));
+            at = map.entry(part.to_owned()).or_insert(Value::Null);
         }
-        *at = typed(value);
+        // `A=` beside `A.member.1=x`: the list is what counts.
+        if !at.is_object() {
+            *at = if typed { guessed(value) } else { value.as_str().into() };
+        }
     }
     listed(root)
 }
 
-fn typed(text: &str) -> Value {
+fn guessed(text: &str) -> Value {
     match text {
         "true" => Value::Bool(true),
         "false" => Value::Bool(false),
@@ -148,13 +160,23 @@ mod tests {
 
     #[test]
     fn a_form_is_decoded() {
-        let p = form(b"Action=X&A.B.1=a%2Bb+c&Empty=");
+        let p = form(b"Action=X&A.B.1=a%2Bb+c&Empty=").expect("a form");
         assert_eq!((p.get("A.B.1"), p.get("Empty")), (Some("a+b c"), Some("")));
     }
 
     #[test]
+    fn a_form_that_cannot_be_read_is_refused() {
+        for bad in [&b"A=%"[..], b"A=%4", b"A=%zz", b"A=%ff", b"\xff=1"] {
+            assert_eq!(form(bad).expect_err("malformed").code, "MalformedQueryString", "{bad:?}");
+        }
+    }
+
+    #[test]
     fn names_with_numbers_become_lists() {
-        let p = form(b"Action=X&Q.member.1.Id=a&Q.member.2.Id=b&Q.member.2.S.Period=60");
-        assert_eq!(as_value(&p), serde_json::json!({ "Q": [{ "Id": "a" }, { "Id": "b", "S": { "Period": 60 } }] }));
+        let p = form(b"Action=X&Q.member.1.Id=a&Q.member.2.Id=b&Q.member.2.S.Period=60").expect("a form");
+        assert_eq!(
+            as_value(&p, true),
+            serde_json::json!({ "Q": [{ "Id": "a" }, { "Id": "b", "S": { "Period": 60 } }] })
+        );
     }
 }
