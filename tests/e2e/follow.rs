@@ -9,15 +9,14 @@ use lab::{Fault, Timings};
 use serde_json::Value;
 use tests::stage::facts::Facts;
 use tests::stage::pilot::with;
-use tests::stage::{Setting, Stage, http, play};
+use tests::stage::{Setting, Stage, play};
 
 const LIMIT: Duration = Duration::from_secs(150);
 const SWITCHING: &str = "<Status>SWITCHOVER_IN_PROGRESS</Status>";
 
 /// What AWS says of the deployment now.
 async fn deployment(stage: &Stage) -> anyhow::Result<String> {
-    let form = "Action=DescribeBlueGreenDeployments&Version=2014-10-31";
-    http::ask(&stage.lab.endpoint_url(), "POST", "/", form).await
+    stage.aws("DescribeBlueGreenDeployments", &[]).await
 }
 
 /// Waits until a client had more answers.

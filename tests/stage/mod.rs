@@ -399,7 +399,7 @@ impl Stage {
     pub async fn aws(&self, action: &str, parameters: &[(&str, &str)]) -> anyhow::Result<String> {
         let parameters: String = parameters.iter().map(|(name, value)| format!("&{name}={value}")).collect();
         let form = format!("Action={action}&Version=2014-10-31{parameters}");
-        http::ask(&self.lab.endpoint_url(), "POST", "/", &form).await
+        http::ask_lab(&self.lab.endpoint_url(), &form, &self.tempo).await
     }
 
     /// The name of the deployment's green cluster.
