@@ -315,7 +315,14 @@ class ByHand:
         self.rds.get_waiter("db_cluster_deleted").wait(DBClusterIdentifier=old, WaiterConfig=FAST)
         found = self.rds.describe_db_cluster_snapshots(DBClusterSnapshotIdentifier=f"{old}-final")["DBClusterSnapshots"]
         expect(found[0]["Status"] == "available", f"the final snapshot is there: {found[0]['Status']}")
-        self.rds.delete_blue_green_deployment(BlueGreenDeploymentIdentifier=self.deployment_id)
+        self.delete_deployment()
+        events = self.rds.describe_events(SourceType="blue-green-deployment", SourceIdentifier=self.deployment_id)["Events"]
+        self.report["events"] = [e["Message"] for e in events]
+        self.rds.delete_db_cluster_parameter_group(DBClusterParameterGroupName=f"{self.name}-hand-{self.old_major}")
+        say("the old side is gone")
+
+    def delete_deployment(self, **how):
+        self.rds.delete_blue_green_deployment(BlueGreenDeploymentIdentifier=self.deployment_id, **how)
 
         def look():
             try:
@@ -324,11 +331,25 @@ class ByHand:
                 return error.response["Error"]["Code"] == "BlueGreenDeploymentNotFoundFault", str(error)
 
         until("the deployment's end", look)
-        events = self.rds.describe_events(SourceType="blue-green-deployment", SourceIdentifier=self.deployment_id)["Events"]
-        self.report["events"] = [e["Message"] for e in events]
-        self.rds.delete_db_cluster_parameter_group(DBClusterParameterGroupName=f"{self.name}-hand-{self.old_major}")
-        say("the old side is gone")
 
+    def promote(self):
+        """A green that is promoted by hand ends its deployment, which can then only be deleted."""
+        reply = self.rds.create_blue_green_deployment(
+            BlueGreenDeploymentName=f"{self.name}-promoted", Source=self.cluster()["DBClusterArn"],
+            TargetDBClusterParameterGroupName=f"{self.name}-hand-{self.to}")
+        self.deployment_id = reply["BlueGreenDeployment"]["BlueGreenDeploymentIdentifier"]
+        reached = lambda status: lambda: ((seen := self.deployment())["Status"] == status, seen)
+        green = until("the second deployment", reached("AVAILABLE"))["Target"].rsplit(":", 1)[-1]
+        promoted = self.rds.promote_read_replica_db_cluster(DBClusterIdentifier=green)["DBCluster"]
+        expect("ReplicationSourceIdentifier" not in promoted, f"{green} follows nobody: {promoted}")
+        until("the end of the deployment's use", reached("INVALID_CONFIGURATION"))
+        refused("InvalidBlueGreenDeploymentStateFault", self.rds.switchover_blue_green_deployment,
+                BlueGreenDeploymentIdentifier=self.deployment_id)
+        self.delete_deployment(DeleteTarget=True)
+        gone = lambda: ((seen := [c["DBClusterIdentifier"] for c in self.rds.describe_db_clusters()["DBClusters"]])
+                        == [self.name], seen)
+        until("the promoted green's end", gone)
+        say(f"{green} was promoted and is gone")
 
     def the_rest(self):
         """What an upgrade does not need but the lab answers: held against the model too."""
@@ -391,7 +412,7 @@ def main():
     if options.until != "created":
         steps += [hand.lag, hand.logs, hand.switch_over]
     if options.until == "cleaned":
-        steps += [hand.clean_up, hand.the_rest]
+        steps += [hand.clean_up, hand.promote, hand.the_rest]
     try:
         for step in steps:
             step()

@@ -77,8 +77,7 @@ fn judged(by_hand: &Value, by_model: &Value) {
     let checked = |name: &str| [by_hand, by_model].iter().any(|report| report["checked"][name].is_number());
     let served = dispatch::SERVED.iter().chain(&metrics::SERVED);
     let unasked: Vec<&&str> = served.filter(|name| !checked(name)).collect();
-    // Its answer is the cluster that other operations answer with too; what it does breaks the deployment.
-    assert_eq!(unasked, [&"PromoteReadReplicaDBCluster"], "answers that were not held against the model");
+    assert!(unasked.is_empty(), "answers that were not held against the model: {unasked:?}");
     let number = |name: &str| by_model[name].as_u64().expect("a number");
     let played = by_model["played"].as_array().expect("a list").len();
     let (limits, errors) = (number("limits"), number("errors"));
