@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::ensure;
 use clap::{Args, Subcommand};
 use lab::bench::follow;
-use tokio_util::sync::CancellationToken;
 
 /// What is to be measured.
 #[derive(Debug, Args)]
@@ -60,20 +59,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         from: follow.from,
         to: follow.to,
     };
-    let stop = CancellationToken::new();
-    let signal = {
-        let stop = stop.clone();
-        tokio::spawn(async move {
-            // Without a signal handler Ctrl-C ends the process at once, which is the same wish.
-            if super::asked_to_end().await.is_ok() {
-                super::say("stopping");
-                stop.cancel();
-            }
-        })
-    };
-    let measured = follow::run(&options, &stop, &super::say).await;
-    signal.abort();
-    let measured = measured?;
+    let (stop, _listening) = super::stop_when_asked();
+    let measured = follow::run(&options, &stop, &super::say).await?;
     if follow.json {
         println!("{}", serde_json::to_string_pretty(&measured)?);
     } else {

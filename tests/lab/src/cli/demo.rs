@@ -8,7 +8,6 @@ use clap::Args;
 use lab::Scenario;
 use lab::demo::court::Sabotage;
 use lab::demo::{run, summary};
-use tokio_util::sync::CancellationToken;
 
 /// What the demo is to do.
 #[derive(Debug, Args)]
@@ -58,20 +57,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         keep: arguments.keep,
         sabotage: arguments.sabotage,
     };
-    let stop = CancellationToken::new();
-    let signal = {
-        let stop = stop.clone();
-        tokio::spawn(async move {
-            // Without a signal handler Ctrl-C ends the process at once, which is the same wish.
-            if super::asked_to_end().await.is_ok() {
-                super::say("stopping");
-                stop.cancel();
-            }
-        })
-    };
-    let ended = run::run(&options, &stop, &super::say).await;
-    signal.abort();
-    let ended = ended?;
+    let (stop, _listening) = super::stop_when_asked();
+    let ended = run::run(&options, &stop, &super::say).await?;
     let page = summary::page(&ended.report, &ended.aside);
     if arguments.json {
         eprintln!("{page}");

@@ -9,6 +9,8 @@ mod up;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Real PostgreSQL behind an endpoint that speaks the RDS and CloudWatch APIs.
 #[derive(Debug, Parser)]
@@ -52,6 +54,20 @@ async fn asked_to_end() -> std::io::Result<()> {
         ended = tokio::signal::ctrl_c() => ended,
         _ = terminate.recv() => Ok(()),
     }
+}
+
+/// A token that is cancelled when somebody wants this process to end, as long as the second value lives.
+fn stop_when_asked() -> (CancellationToken, AbortOnDropHandle<()>) {
+    let stop = CancellationToken::new();
+    let asked = stop.clone();
+    let listening = tokio::spawn(async move {
+        // Without a signal handler Ctrl-C ends the process at once, which is the same wish.
+        if asked_to_end().await.is_ok() {
+            say("stopping");
+            asked.cancel();
+        }
+    });
+    (stop, AbortOnDropHandle::new(listening))
 }
 
 /// A line for the person who waits.
