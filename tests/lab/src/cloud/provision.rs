@@ -2,6 +2,7 @@
 //! fails, and the watch for what degrades it while it waits.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -16,6 +17,10 @@ use crate::mechanics::health::{self, Baseline, ChangeKind};
 use crate::mechanics::{Side, Sides};
 use crate::settings::REGION;
 use crate::status::{Identity, Status, life};
+
+/// How often, and how far apart, blue is looked for when a failed creation left something there.
+const FREE_TRIES: u32 = 300;
+const FREE_EVERY: Duration = Duration::from_millis(200);
 
 /// A green that replicates.
 pub(crate) struct Live {
@@ -339,7 +344,29 @@ async fn fail(cloud: &Cloud, identifier: &str, blueprint: &Blueprint, failed: Bu
             Err(error) => tracing::warn!(%error, "the upgrade's log could not be kept"),
         }
     }
+    if let Some(error) = failed.left_behind {
+        free_blue(cloud, identifier, &blueprint.plan.tag, error).await;
+    }
     invalid(cloud, identifier, &failed.reason, &failed.parameters);
+}
+
+/// Removes what a failed creation left on blue because blue was restarting or failing over: from whoever is its writer now, as
+/// soon as that answers.
+async fn free_blue(cloud: &Cloud, identifier: &str, tag: &str, mut error: String) {
+    for _ in 0..FREE_TRIES {
+        let writer = {
+            let state = cloud.state();
+            let blue = state.deployment(identifier).ok().map(|d| d.blue.clone());
+            blue.and_then(|blue| clusters::side(&state, &blue)).map(|side| side.writer)
+        };
+        let Some(writer) = writer else { return };
+        match green::clean_up(&writer, tag).await {
+            Ok(_) => return,
+            Err(again) => error = again.chain(),
+        }
+        tokio::time::sleep(FREE_EVERY).await;
+    }
+    tracing::error!(deployment = identifier, error, "something of a failed creation stays on blue");
 }
 
 /// The deployment cannot become anything any more.

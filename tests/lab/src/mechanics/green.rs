@@ -67,6 +67,8 @@ pub struct BuildFailed {
     pub log: Option<String>,
     /// Whether the caller cancelled it.
     pub cancelled: bool,
+    /// Why not everything that was made is gone again: blue may have been restarting. [`clean_up`] ends it.
+    pub left_behind: Option<String>,
 }
 
 /// How a stage ends early, before the clean-up.
@@ -122,15 +124,12 @@ pub async fn build(
         Trouble::Upgrade { reason, log } => BuildFailed { log: Some(log), ..failure(stage, reason) },
     };
     failed.cancelled = cancel.is_cancelled();
-    let undone = undo(&blue.writer, &plan.tag, made).await;
-    if let Err(error) = undone {
-        failed.reason.push_str(&format!("; and it could not all be removed again: {}", error.chain()));
-    }
+    failed.left_behind = undo(&blue.writer, &plan.tag, made).await.err().map(|error| error.chain());
     Err(failed)
 }
 
 fn failure(stage: Stage, reason: String) -> BuildFailed {
-    BuildFailed { stage, reason, parameters: Vec::new(), log: None, cancelled: false }
+    BuildFailed { stage, reason, parameters: Vec::new(), log: None, cancelled: false, left_behind: None }
 }
 
 async fn undo(blue: &Server, tag: &str, made: Vec<Arc<Server>>) -> Result<(), Error> {
