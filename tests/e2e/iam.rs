@@ -63,6 +63,12 @@ async fn an_upgrade_and_its_undoing_need_the_whole_policy_in_deploy_iam_and_no_m
         let spec = with(stage.spec(16), "replication.sustained_seconds", 60.0);
         let mut given_up = stage.upgrade(&spec).await?;
         until_replicating(stage, &given_up.id).await?;
+        // Blue's log is read every few seconds, which the other two upgrades are too short for.
+        let read = async || match stage.asked_of_aws("DownloadDBLogFilePortion") {
+            0 => Err("no portion of a log was asked for".to_owned()),
+            _ => Ok(()),
+        };
+        stage.tempo.until("a look into blue's log", Duration::from_millis(50), LIMIT, read).await?;
         stage.pilot(&["abort", &given_up.id, "--confirm", CLUSTER]).await?.expect(0, &[])?;
         let said = given_up.ended(LIMIT, &stage.tempo).await?;
         nothing_was_denied(stage)?;

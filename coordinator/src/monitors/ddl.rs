@@ -27,9 +27,6 @@ const FINGERPRINT_FRESH: Duration = Duration::from_secs(120);
 /// Reading a log costs the instance: not more often.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// Between looks whether there is a green to watch for: its log is read as soon as there is.
-const GREEN_EVERY: Duration = Duration::from_millis(500);
-
 impl Monitor<Upgrade> for SchemaChanges {
     const ID: MonitorId = MonitorId("schema_changes");
 
@@ -37,7 +34,7 @@ impl Monitor<Upgrade> for SchemaChanges {
         let mut log = Log::default();
         let mut said = BTreeSet::new();
         loop {
-            let wait = if replicating(&cx) {
+            if replicating(&cx) {
                 said.extend(in_journal(&cx));
                 for seen in log.read(&cx).await {
                     if said.insert(seen.clone()) {
@@ -45,13 +42,11 @@ impl Monitor<Upgrade> for SchemaChanges {
                     }
                 }
                 tell(&cx, judge(&cx, &said)).await;
-                LOG_EVERY
             } else {
                 said.clear();
                 cx.clear().await;
-                GREEN_EVERY
-            };
-            cx.clock().sleep(wait).await;
+            }
+            cx.clock().sleep(LOG_EVERY).await;
         }
     }
 }
