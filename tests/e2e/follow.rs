@@ -44,6 +44,15 @@ fn phases(facts: &Facts, side: &str) -> Vec<String> {
     words[from..].to_vec()
 }
 
+/// Green takes a write and the held client goes on, while AWS still says that it switches.
+async fn served_by_green_before_aws_says_so(stage: &Stage) -> anyhow::Result<()> {
+    stage.until_logged("green accepted a write", LIMIT).await?;
+    answered(stage, "held-writes", Duration::from_secs(5)).await?;
+    let said = deployment(stage).await?;
+    ensure!(said.contains(SWITCHING), "AWS was not late, so nothing is shown: {said}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_go_on_at_greens_first_write_and_never_there_when_it_is_taken_back() {
     let (completed_delay, names_delay) = (Duration::from_secs(12), Duration::from_secs(8));
@@ -58,10 +67,7 @@ async fn clients_go_on_at_greens_first_write_and_never_there_when_it_is_taken_ba
         let facts = stage.history(&id).await?;
         ensure!(facts.events("green_accepted_write") == 0, "a green that never served\n{}", facts.story());
 
-        stage.until_logged("green accepted a write", LIMIT).await?;
-        answered(stage, "held-writes", Duration::from_secs(5)).await?;
-        let said = deployment(stage).await?;
-        ensure!(said.contains(SWITCHING), "AWS was not late, so nothing is shown: {said}");
+        served_by_green_before_aws_says_so(stage).await?;
 
         upgrade.ended(LIMIT, &stage.tempo).await?.expect(0, &["succeeded"])?;
         let facts = stage.history(&id).await?;
@@ -93,10 +99,7 @@ async fn a_status_that_is_stuck_keeps_nobody_waiting() {
         stage.lab.faults().plan(Fault::StatusStuck { status: Status::Available }, u32::MAX);
         let mut upgrade = stage.upgrade(&stage.spec(16)).await?;
         let id = upgrade.id.clone();
-        stage.until_logged("green accepted a write", LIMIT).await?;
-        answered(stage, "held-writes", Duration::from_secs(5)).await?;
-        let said = deployment(stage).await?;
-        ensure!(said.contains(SWITCHING), "AWS was not late, so nothing is shown: {said}");
+        served_by_green_before_aws_says_so(stage).await?;
         upgrade.ended(LIMIT, &stage.tempo).await?.expect(0, &["succeeded"])?;
         let facts = stage.history(&id).await?;
         let story = phases(&facts, "green");
