@@ -38,6 +38,11 @@ const PARTITIONS_EVERY: Duration = Duration::from_secs(30);
 const PARTITIONS_WITHIN: Duration = Duration::from_secs(60);
 /// How soon a watcher that is not wanted looks again whether it is.
 const IDLE: Duration = Duration::from_millis(250);
+/// Counters of rows come later than the commit: a server writes them down up to half a second after it (`PGSTAT_STAT_INTERVAL` up
+/// to 14, sessions' own pending counters when they end). For this long after the first look they may speak of the time before the cut.
+const COUNTERS_SETTLE: Duration = Duration::from_secs(2);
+/// How often is looked meanwhile, so that no client's visit is missed.
+const SETTLING_EVERY: Duration = Duration::from_millis(100);
 /// Clients of the old side that are told apart.
 const CLIENTS_MAX: usize = 256;
 
@@ -197,7 +202,8 @@ impl Watch {
                 }
                 Err(elapsed) => tracing::debug!(error = %elapsed, "the old side could not be looked at"),
             }
-            clock.sleep_until(began + OLD_SIDE_EVERY).await;
+            let every = if watch.settles(clock.mono()) { SETTLING_EVERY } else { OLD_SIDE_EVERY };
+            clock.sleep_until(began + every).await;
         }
     }
 }
@@ -325,6 +331,11 @@ impl OldSideWatch {
         Ok(seen.into_iter().map(|(client, _)| client).take(CLIENTS_MAX).collect())
     }
 
+    /// May counters of rows still speak of the time before the cut?
+    fn settles(&self, now: Mono) -> bool {
+        now.since(self.began) < COUNTERS_SETTLE
+    }
+
     /// Transactions that wrote: counted by transaction ids, and only while rows of users' tables were written, because
     /// maintenance of the server takes ids too. The first look is the baseline.
     async fn writes(
@@ -346,17 +357,20 @@ impl OldSideWatch {
             self.next_xid = Some(next);
             return Ok(());
         };
-        if !written {
-            // Counters come a moment after the commit: ids stay uncounted until rows are seen, for a while.
-            return Ok(());
-        }
-        let commits = u64::try_from(next - before).unwrap_or(0).max(1);
+        let late = self.settles(shared.clock.mono()) && self.last_client.is_none();
+        let Some(commits) = written_by_clients(next - before, written, late) else { return Ok(()) };
         self.next_xid = Some(next);
         self.write_commits += commits;
         tracing::error!(commits, "data written to the old side");
         shared.event(Event::OldSideWritten { at: shared.clock.now(), commits });
         Ok(())
     }
+}
+
+/// How many transactions of clients wrote, of `ids` that were given out: none while no rows were, and none while rows are `late`, when
+/// their counters may speak of the time before the cut. Ids that are not counted now are counted with the rows that belong to them.
+fn written_by_clients(ids: i64, rows: bool, late: bool) -> Option<u64> {
+    u64::try_from(ids).ok().filter(|ids| *ids > 0 && rows && !late)
 }
 
 impl Task for Watch {
@@ -371,5 +385,18 @@ impl Task for Watch {
             end = self.partitions() => end,
             end = self.old_sides() => end,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_rows_with_transaction_ids_count_as_written_and_not_while_their_counters_are_late() {
+        assert_eq!(written_by_clients(3, true, false), Some(3));
+        assert_eq!(written_by_clients(2, false, false), None, "the provider drops its publications");
+        assert_eq!(written_by_clients(0, true, false), None, "counters of what was written before the cut");
+        assert_eq!(written_by_clients(2, true, true), None, "both, and no client was there");
     }
 }
