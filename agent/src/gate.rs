@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use proto::{
     epoch::{Epoch, Generation},
-    intent::{GateWish, IngestionWish, Intent},
+    intent::{GateWish, IngestionWish, Intent, Refusal},
     report::{Event, HoldKind, Outcome},
     side::Side,
 };
@@ -53,7 +53,7 @@ struct Goal {
     pause: bool,
     serving: Side,
     /// The wish is not obeyed as it is, and why.
-    refused: Option<String>,
+    refused: Option<Refusal>,
 }
 
 /// See the module.
@@ -114,22 +114,22 @@ impl Gate {
         let mut stands = effective(&intent, stance);
         let mut refused = None;
         if stands.hold && !intent.window.is_some_and(|window| window.open) {
-            refused = Some("a hold without an open window has no cap".to_owned());
+            refused = Some("a hold without an open window has no cap".to_owned().into());
             stands.hold = false;
         }
         if stands.pause && self.pause_over {
-            refused = Some("the ingestion pause reached its cap".to_owned());
+            refused = Some(Refusal { reason: "the ingestion pause reached its cap".to_owned(), pause_over: true });
             stands.pause = false;
         }
         if let Some((epoch, generation, why)) = &self.failed
             && (*epoch, *generation) == (intent.epoch, intent.generation)
         {
-            refused = Some(why.clone());
+            refused = Some(why.clone().into());
             (stands.hold, stands.pause) = (false, false);
         }
         let with_the_coordinator = matches!(stance, Stance::Obey | Stance::KeepHolding { .. } | Stance::FollowToGreen);
         if intent.is_harmful() && !with_the_coordinator {
-            refused.get_or_insert(format!("this agent acts alone: {stance}"));
+            refused.get_or_insert(format!("this agent acts alone: {stance}").into());
         }
         let goal = Goal {
             epoch: intent.epoch,

@@ -11,7 +11,7 @@ use std::{
 use jiff::Timestamp;
 use proto::{
     epoch::{Epoch, Generation, Watermark},
-    intent::{GateWish, IngestionWish, Intent, PurgePolicy},
+    intent::{GateWish, IngestionWish, Intent, PurgePolicy, Refusal},
     report::{self, Event},
     side::{Side, SideIdentity},
 };
@@ -53,7 +53,7 @@ pub struct Settled {
     pub epoch: Epoch,
     pub generation: Generation,
     /// What was observed, or why it was refused.
-    pub result: Result<serde_json::Value, String>,
+    pub result: Result<serde_json::Value, Refusal>,
 }
 
 /// What the agent does right now: the wish, as the stance lets it stand.

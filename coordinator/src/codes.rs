@@ -44,4 +44,7 @@ codes! {
     NO_UPGRADE = "PU0109";
     /// An agent claims a cluster that it is not bound to.
     FOREIGN_AGENT = "PU0110";
+
+    /// Ingestion does not do what it was told: a monitor sees it, or an agent says so.
+    INGESTION_OFF = "PU0604";
 }

@@ -28,6 +28,20 @@ pub struct Intent {
     pub watch: WatchWish,
 }
 
+/// Why an agent did not do what it was told, or undid it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: String,
+    /// The ingestion pause reached its cap. Asking again is in vain until a wish to run was settled.
+    pub pause_over: bool,
+}
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Refusal {
+        Refusal { reason, pause_over: false }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum IngestionWish {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use proto::report::IngestionState;
+use proto::{intent::Refusal, report::IngestionState};
 use runtime::{clock::Clock, shutdown::Stop, supervision::Supervisor};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -85,10 +85,12 @@ impl Stream {
     }
 
     /// `Ok(())` when the intent of this generation was applied, else the reason of its refusal.
-    pub(crate) async fn settled(&mut self, generation: u64) -> Result<(), String> {
+    pub(crate) async fn settled(&mut self, generation: u64) -> Result<(), Refusal> {
         self.hear(&format!("an answer to intent {generation}"), |message| match message {
             from_agent::Message::IntentApplied(it) if it.generation == generation => Some(Ok(())),
-            from_agent::Message::IntentRefused(it) if it.generation == generation => Some(Err(it.reason.clone())),
+            from_agent::Message::IntentRefused(it) if it.generation == generation => {
+                Some(Err(Refusal { reason: it.reason.clone(), pause_over: it.pause_over }))
+            }
             _ => None,
         })
         .await

@@ -9,7 +9,7 @@ use std::{
 use proto::{
     epoch::{Admission, Epoch, Generation, StoreId, Watermark},
     ids::JobId,
-    intent::Intent,
+    intent::{Intent, Refusal},
     job::Job,
     side::Side,
 };
@@ -232,7 +232,7 @@ impl Session {
         };
         if let Some(reason) = refused {
             tracing::warn!(epoch = epoch.0, generation = generation.0, reason, "intent refused");
-            return self.say(Up::IntentRefused { epoch, generation, reason }).await;
+            return self.say(Up::IntentRefused { epoch, generation, reason, pause_over: false }).await;
         }
         self.settled = None;
         let before = self.shared.intent.borrow().clone();
@@ -241,7 +241,7 @@ impl Session {
         }
         if before.as_deref().is_some_and(|old| (old.epoch, old.generation) == (epoch, generation)) {
             let reason = "an intent of the same number said something else";
-            return self.say(Up::IntentRefused { epoch, generation, reason }).await;
+            return self.say(Up::IntentRefused { epoch, generation, reason, pause_over: false }).await;
         }
         tracing::info!(epoch = epoch.0, generation = generation.0, gate = ?intent.gate, ingestion = ?intent.ingestion,
             purger = intent.purger.is_some(), serving = ?intent.targets.serving, "intent");
@@ -343,7 +343,9 @@ impl Session {
         self.settled = Some(answer);
         match &settled.result {
             Ok(observed) => self.say(Up::IntentApplied { epoch, generation, observed }).await,
-            Err(reason) => self.say(Up::IntentRefused { epoch, generation, reason }).await,
+            Err(Refusal { reason, pause_over }) => {
+                self.say(Up::IntentRefused { epoch, generation, reason, pause_over: *pause_over }).await
+            }
         }
     }
 

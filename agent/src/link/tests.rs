@@ -4,7 +4,7 @@ use std::{sync::Arc, sync::atomic::Ordering};
 
 use proto::{
     epoch::{Epoch, Generation},
-    intent::{GateWish, IngestionWish, Intent, SwitchoverWindow, Targets, WatchWish},
+    intent::{GateWish, IngestionWish, Intent, Refusal, SwitchoverWindow, Targets, WatchWish},
     job::Expected,
     report::{Event, HoldKind, Report},
     side::{Endpoint, Member, Side, SideIdentity},
@@ -139,7 +139,7 @@ async fn an_older_intent_is_refused_and_changes_nothing() {
     stream.intent(&wish(7)).await;
     assert_eq!(stream.settled(7).await, Ok(()));
     stream.intent(&hold(6, 60_000)).await;
-    assert_eq!(stream.settled(6).await, Err("a newer intent was seen".into()));
+    assert_eq!(stream.settled(6).await, Err("a newer intent was seen".to_owned().into()));
     stream.intent(&wish(7)).await;
     assert_eq!(stream.settled(7).await, Ok(()), "the same one again is answered again");
     assert_eq!(system.pauses.load(Ordering::SeqCst), 0);
@@ -151,7 +151,8 @@ async fn a_pause_that_fails_is_refused_and_everything_is_opened_again() {
     let (_coordinator, mut stream, agent, system, _folder) = attached("refusal").await;
     system.refuses.store(true, Ordering::SeqCst);
     stream.intent(&hold(1, 60_000)).await;
-    let reason = stream.settled(1).await.unwrap_err();
+    let Refusal { reason, pause_over } = stream.settled(1).await.unwrap_err();
+    assert!(!pause_over);
     assert!(reason.contains("it refuses"), "{reason}");
     assert!(!system.paused.load(Ordering::SeqCst), "it was opened before the refusal was said");
     agent.kill().await;
@@ -161,7 +162,7 @@ async fn a_pause_that_fails_is_refused_and_everything_is_opened_again() {
 async fn a_hold_without_an_open_window_is_refused() {
     let (_coordinator, mut stream, agent, _system, _folder) = attached("no-window").await;
     stream.intent(&Intent { window: None, ..hold(1, 60_000) }).await;
-    assert_eq!(stream.settled(1).await, Err("a hold without an open window has no cap".into()));
+    assert_eq!(stream.settled(1).await, Err("a hold without an open window has no cap".to_owned().into()));
     agent.kill().await;
 }
 
@@ -207,9 +208,10 @@ async fn ingestion_resumes_at_max_pause() {
     stream.intent(&paused(1, 300)).await;
     assert_eq!(stream.settled(1).await, Ok(()));
     system.becomes(false).await;
-    assert_eq!(stream.settled(1).await, Err("the ingestion pause reached its cap".into()));
+    let over = Refusal { reason: "the ingestion pause reached its cap".into(), pause_over: true };
+    assert_eq!(stream.settled(1).await, Err(over.clone()));
     stream.intent(&paused(2, 300)).await;
-    assert!(stream.settled(2).await.is_err(), "only a wish to run ends the cap");
+    assert_eq!(stream.settled(2).await, Err(over), "only a wish to run ends the cap");
     stream.intent(&wish(3)).await;
     assert_eq!(stream.settled(3).await, Ok(()));
     stream.intent(&paused(4, 60_000)).await;

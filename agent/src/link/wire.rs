@@ -60,7 +60,7 @@ pub(crate) struct Hello<'a> {
 pub(crate) enum Up<'a> {
     Heartbeat { sequence: u64, intent_age_ms: u64 },
     IntentApplied { epoch: Epoch, generation: Generation, observed: &'a serde_json::Value },
-    IntentRefused { epoch: Epoch, generation: Generation, reason: &'a str },
+    IntentRefused { epoch: Epoch, generation: Generation, reason: &'a str, pause_over: bool },
     JobAccepted(&'a JobId),
     JobRefused { id: &'a JobId, code: &'a str, reason: &'a str },
     JobProgress(&'a JobProgress),
@@ -147,10 +147,11 @@ pub(crate) fn write(message: Up<'_>) -> Result<WireUp, WireError> {
             generation: generation.0,
             observed_json: observed.to_string(),
         }),
-        Up::IntentRefused { epoch, generation, reason } => M::IntentRefused(wire::IntentRefused {
+        Up::IntentRefused { epoch, generation, reason, pause_over } => M::IntentRefused(wire::IntentRefused {
             epoch: epoch.0,
             generation: generation.0,
             reason: reason.to_owned(),
+            pause_over,
         }),
         Up::JobAccepted(id) => M::JobAccepted(wire::JobAccepted { id: id.to_string() }),
         Up::JobRefused { id, code, reason } => {

@@ -8,7 +8,7 @@ use engine::{Code, Failure, FailureClass};
 use proto::{
     epoch::{Epoch, Generation},
     ids::{AgentId, ClusterArn, JobId, UpgradeId},
-    intent::{GateWish, IngestionWish, Intent, PurgePolicy, SwitchoverWindow, Targets, WatchWish},
+    intent::{GateWish, IngestionWish, Intent, PurgePolicy, Refusal, SwitchoverWindow, Targets, WatchWish},
     job::{Expected, Job, JobFailure, JobFailureClass, JobKind, JobProgress},
     report::{Event, Report},
     side::Side,
@@ -82,7 +82,7 @@ pub enum Settled {
     /// Not yet by these.
     Waiting(Vec<AgentId>),
     /// This agent said no, or opened all again, because:
-    Refused { agent: AgentId, reason: String },
+    Refused { agent: AgentId, refusal: Refusal },
 }
 
 /// Agents dial again when a coordinator comes back; a job waits this long for one of them.
@@ -299,13 +299,18 @@ impl Agents {
     pub fn settled(&self, generation: Generation) -> Settled {
         let inner = self.table.lock();
         let wanted = (inner.epoch, generation);
+        let on_green = inner.wish.as_ref().is_some_and(|wish| wish.targets.serving == Side::Green);
         let mut waiting = Vec::new();
         for id in inner.roster() {
             let agent = inner.agents.get(&id);
-            if let Some((epoch, refused, reason)) = agent.and_then(|agent| agent.refused.as_ref())
+            if let Some((epoch, refused, refusal)) = agent.and_then(|agent| agent.refused.as_ref())
                 && (*epoch, *refused) == wanted
             {
-                return Settled::Refused { agent: id, reason: reason.clone() };
+                // After the cut ingestion runs where it belongs, only earlier than was wished.
+                if refusal.pause_over && on_green {
+                    continue;
+                }
+                return Settled::Refused { agent: id, refusal: refusal.clone() };
             }
             if agent.is_none_or(|agent| agent.applied < Some(wanted)) {
                 waiting.push(id);
@@ -317,7 +322,8 @@ impl Agents {
     /// Waits until every agent of the roster has applied this generation.
     ///
     /// # Errors
-    /// Transient, naming the agent that refused or the agents that were silent for `within`.
+    /// Transient, naming the agent that refused or the agents that were silent for `within`; permanent when ingestion was paused
+    /// for as long as it may be.
     pub async fn await_settled(&self, generation: Generation, within: Duration) -> Result<(), Failure> {
         let mut heard = self.heard();
         let wait = async {
@@ -325,10 +331,13 @@ impl Agents {
                 match self.settled(generation) {
                     Settled::Waiting(_) => heard.changed().await,
                     Settled::All => return Ok(()),
-                    Settled::Refused { agent, reason } => {
-                        return Err(
-                            Failure::transient(codes::INTENT_REFUSED, format!("agent {agent} refused")).because(reason)
-                        );
+                    Settled::Refused { agent, refusal } => {
+                        let doing = format!("agent {agent} refused");
+                        let failure = match refusal.pause_over {
+                            true => Failure::permanent(codes::INGESTION_OFF, doing),
+                            false => Failure::transient(codes::INTENT_REFUSED, doing),
+                        };
+                        return Err(failure.because(refusal.reason));
                     }
                 }
             }

@@ -3,7 +3,7 @@
 use proto::{
     epoch::{Epoch, Generation, StoreId, Watermark},
     ids::{AgentId, ClusterArn, JobId},
-    intent::Intent,
+    intent::{Intent, Refusal},
     job::{Job, JobFailure, JobProgress},
     report::{Event, Report},
 };
@@ -29,7 +29,7 @@ pub struct Hello {
 pub enum FromAgent {
     Heartbeat { sequence: u64, intent_age_ms: u64 },
     IntentApplied { epoch: Epoch, generation: Generation },
-    IntentRefused { epoch: Epoch, generation: Generation, reason: String },
+    IntentRefused { epoch: Epoch, generation: Generation, refusal: Refusal },
     JobAccepted(JobId),
     JobRefused { id: JobId, code: String, reason: String },
     JobProgress(JobProgress),

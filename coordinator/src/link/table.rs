@@ -10,7 +10,7 @@ use std::time::Duration;
 use proto::{
     epoch::{Epoch, Generation},
     ids::{AgentId, ClusterArn, JobId, UpgradeId},
-    intent::{Intent, Targets},
+    intent::{Intent, Refusal, Targets},
     job::{Job, JobFailure, JobProgress},
     report::{Event, Report},
 };
@@ -66,7 +66,7 @@ pub(crate) struct Agent {
     pub(crate) heard_at: Mono,
     pub(crate) report: Option<(Mono, Arc<Report>)>,
     pub(crate) applied: Option<(Epoch, Generation)>,
-    pub(crate) refused: Option<(Epoch, Generation, String)>,
+    pub(crate) refused: Option<(Epoch, Generation, Refusal)>,
     /// Highest event number taken from it in this process.
     pub(crate) taken: u64,
     pub(crate) outbox: VecDeque<ToAgent>,
@@ -214,7 +214,9 @@ impl Inner {
             FromAgent::IntentApplied { epoch, generation } => {
                 agent.applied = agent.applied.max(Some((epoch, generation)))
             }
-            FromAgent::IntentRefused { epoch, generation, reason } => agent.refused = Some((epoch, generation, reason)),
+            FromAgent::IntentRefused { epoch, generation, refusal } => {
+                agent.refused = Some((epoch, generation, refusal))
+            }
             FromAgent::Report(report) => agent.report = Some((now, Arc::from(report))),
             FromAgent::Event { n, event } => return self.hear_event(from, n, event),
             FromAgent::JobAccepted(_) => {}

@@ -85,7 +85,7 @@ pub(crate) fn from_agent(message: WireFrom) -> Result<FromAgent, WireError> {
         M::IntentRefused(it) => FromAgent::IntentRefused {
             epoch: Epoch(it.epoch),
             generation: Generation(it.generation),
-            reason: it.reason,
+            refusal: proto::intent::Refusal { reason: it.reason, pause_over: it.pause_over },
         },
         M::JobAccepted(job) => FromAgent::JobAccepted(parse("JobAccepted", &job.id)?),
         M::JobRefused(job) => {

@@ -9,7 +9,7 @@ use proto::report::{Controller, IngestionState, Report};
 use proto::side::Side;
 
 use super::{Context, EVERY, hold, note, tell, unwind};
-use crate::{link::Wish, steps::codes, world::Upgrade};
+use crate::{codes::INGESTION_OFF, link::Wish, world::Upgrade};
 
 pub(super) struct Ingestion;
 
@@ -43,10 +43,10 @@ fn judge(cx: &Context<'_>) -> Option<Alarm> {
             let name = &controller.name;
             match &controller.state {
                 IngestionState::Unknown(why) => {
-                    return Some(hold(codes::INGESTION_OFF, format!("{agent} cannot ask {name}: {why}")));
+                    return Some(hold(INGESTION_OFF, format!("{agent} cannot ask {name}: {why}")));
                 }
                 IngestionState::Paused | IngestionState::Mixed if should_run => {
-                    return Some(note(codes::INGESTION_OFF, format!("{name} of {agent} does not run as it should")));
+                    return Some(note(INGESTION_OFF, format!("{name} of {agent} does not run as it should")));
                 }
                 _ => {}
             }
@@ -68,11 +68,11 @@ fn of_pause(wish: &Wish, agent: &AgentId, report: &Report) -> Option<Alarm> {
         );
         // After the cut it runs where it belongs, only earlier than was wished.
         let graver = if wish.targets.serving == Side::Blue { unwind } else { note };
-        return Some(graver(codes::INGESTION_OFF, why));
+        return Some(graver(INGESTION_OFF, why));
     }
     let paused_ms = report.ingestion_paused_ms?;
     (paused_ms >= max_pause_ms / 5 * 4).then(|| {
-        note(codes::INGESTION_OFF, format!("ingestion has been paused for more than 80 % of {} s", max_pause_ms / 1000))
+        note(INGESTION_OFF, format!("ingestion has been paused for more than 80 % of {} s", max_pause_ms / 1000))
     })
 }
 

@@ -185,8 +185,6 @@ codes! {
     SCHEMA_CHANGED = "PU0602";
     /// An agent's link is down.
     LINK_DOWN = "PU0603";
-    /// Ingestion does not do what it was told.
-    INGESTION_OFF = "PU0604";
     /// Data was written to the old side.
     OLD_SIDE_WRITTEN = "PU0605";
     /// Production does not answer.

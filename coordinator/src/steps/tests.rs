@@ -159,7 +159,7 @@ async fn ingestion_paused_up_to_its_cap_unwinds() {
     }));
     let played = testing::play(stage.scene(slow)).await;
     ended(&played, Outcome::Unwound);
-    let alarms = raised(&played.facts, codes::INGESTION_OFF);
+    let alarms = raised(&played.facts, crate::codes::INGESTION_OFF);
     assert!(matches!(alarms[..], [Alarm::Note(_), Alarm::Unwind(_), ..]), "{alarms:?}");
 }
 
@@ -292,7 +292,9 @@ async fn an_agent_that_refuses_the_hold_releases_all_and_unwinds_when_the_budget
     let stage = Stage::new(clock());
     // The hold of the reboot is taken; the one of the cut, with green known, is not.
     stage.agents.opinion(|intent| match intent.gate {
-        proto::intent::GateWish::Hold if intent.targets.green.is_some() => Err("pgbouncer did not pause".into()),
+        proto::intent::GateWish::Hold if intent.targets.green.is_some() => {
+            Err("pgbouncer did not pause".to_owned().into())
+        }
         _ => Ok(()),
     });
     let played = testing::play(stage.scene(spec())).await;
@@ -301,6 +303,29 @@ async fn an_agent_that_refuses_the_hold_releases_all_and_unwinds_when_the_budget
     assert_eq!(failure.code, codes::HOLD_NOT_SETTLED);
     assert!(failure.to_string().contains("pgbouncer did not pause"), "{failure}");
     assert!(!stage.aws.calls().into_iter().any(|call| call.operation == "SwitchoverBlueGreenDeployment"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_whose_pause_is_over_unwinds_before_the_cut_at_once_and_goes_on_after_it() {
+    use proto::{intent::IngestionWish, intent::Refusal, side::Side};
+    for (on, outcome) in [(Side::Blue, Outcome::Unwound), (Side::Green, Outcome::Succeeded)] {
+        let stage = Stage::new(clock());
+        let mut long = spec();
+        long.ingestion.pause = crate::spec::PauseFor::Replication;
+        stage.agents.opinion(move |intent| match intent.ingestion {
+            IngestionWish::Paused { .. } if intent.targets.green.is_some() && intent.targets.serving == on => {
+                Err(Refusal { reason: "the ingestion pause reached its cap".into(), pause_over: true })
+            }
+            _ => Ok(()),
+        });
+        let played = testing::play(stage.scene(long)).await;
+        ended(&played, outcome);
+        let refused =
+            failures(&played.facts).into_iter().filter(|(_, failure)| failure.code == crate::codes::INGESTION_OFF);
+        let classes: Vec<_> = refused.map(|(_, failure)| failure.class).collect();
+        let expected: &[FailureClass] = if on == Side::Blue { &[FailureClass::Permanent] } else { &[] };
+        assert_eq!(classes, expected, "one attempt, not several");
+    }
 }
 
 #[tokio::test(start_paused = true)]

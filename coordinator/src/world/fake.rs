@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use proto::{
     epoch::{Epoch, StoreId},
     ids::{AgentId, ClusterArn, UpgradeId},
-    intent::Intent,
+    intent::{Intent, Refusal},
     job::{Job, JobFailure, JobFailureClass, JobKind},
     report::{Event, Report},
 };
@@ -20,7 +20,7 @@ use runtime::clock::Clock;
 use crate::link::{Agents, FromAgent, Hello, Hub, HubOptions, Session, ToAgent, Wish, WishKeeper};
 
 type Answer = Box<dyn FnMut(&Job) -> Result<serde_json::Value, JobFailure> + Send>;
-type Opinion = Box<dyn FnMut(&Intent) -> Result<(), String> + Send>;
+type Opinion = Box<dyn FnMut(&Intent) -> Result<(), Refusal> + Send>;
 
 /// The agents of one cluster, played. Cheap to clone; clones play the same agents.
 #[derive(Clone)]
@@ -105,7 +105,7 @@ impl FakeAgents {
     }
 
     /// What the agents think of intents: `Err` is a refusal with this reason. Without it every intent is applied at once.
-    pub fn opinion(&self, opinion: impl FnMut(&Intent) -> Result<(), String> + Send + 'static) -> &FakeAgents {
+    pub fn opinion(&self, opinion: impl FnMut(&Intent) -> Result<(), Refusal> + Send + 'static) -> &FakeAgents {
         self.script().opinion = Some(Box::new(opinion));
         self
     }
@@ -208,7 +208,7 @@ impl FakeAgents {
                 script.intents.push((agent.clone(), *intent));
                 Some(match verdict {
                     Ok(()) => FromAgent::IntentApplied { epoch, generation },
-                    Err(reason) => FromAgent::IntentRefused { epoch, generation, reason },
+                    Err(refusal) => FromAgent::IntentRefused { epoch, generation, refusal },
                 })
             }
             ToAgent::Job(job) => Some(script.job(*job)),

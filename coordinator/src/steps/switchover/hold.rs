@@ -91,7 +91,10 @@ async fn settle(cx: &Context<'_>, wish: crate::link::Wish) -> Result<(), Failure
     let agents = &cx.world().agents;
     let generation = agents.publish(wish).await?;
     let settled = agents.await_settled(generation, hold_ack_max(cx.spec()));
-    cx.unless_interrupted(settled).await?.map_err(|failure| failure.with_code(codes::HOLD_NOT_SETTLED))
+    cx.unless_interrupted(settled).await?.map_err(|failure| match failure.code {
+        crate::codes::INGESTION_OFF => failure,
+        _ => failure.with_code(codes::HOLD_NOT_SETTLED),
+    })
 }
 
 /// Nobody is held for longer because of an agent that is gone: its silence past the limit fails the attempt too.
