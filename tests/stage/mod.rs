@@ -9,6 +9,7 @@ pub mod pilot;
 pub mod process;
 pub mod world;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -36,6 +37,8 @@ use self::world::World;
 
 /// The cluster of every stage.
 pub const CLUSTER: &str = "orders";
+/// The pooler's name for `telemetry` at the reader endpoint.
+pub const READING: &str = "telemetry_readers";
 /// Name of the coordinator as a caller of AWS, where it has a policy of its own.
 pub const COORDINATOR: &str = "coordinator";
 /// Between two looks of a wait.
@@ -61,6 +64,10 @@ pub struct Setting {
     pub agents: u32,
     /// Whether there is a pooler, controlled by the last agent, and a client behind it.
     pub pooled: bool,
+    /// Whether the pooler has a database [`READING`] that leads to the reader endpoint, and a client that reads there.
+    pub reading: bool,
+    /// How much later than the zone each client's resolver knows; `default` is everybody's, the pilot's own processes included.
+    pub resolver_delays: BTreeMap<String, Duration>,
     /// Whether the first agent also controls a system by commands, which note what they are asked.
     pub commanded: bool,
     /// The coordinator's policy in AWS; `None`: it may do everything.
@@ -81,6 +88,8 @@ impl Default for Setting {
             timings: Timings::zero(),
             agents: 2,
             pooled: false,
+            reading: false,
+            resolver_delays: BTreeMap::new(),
             commanded: false,
             policy: None,
             shape: std::convert::identity,
@@ -107,9 +116,12 @@ pub struct Stage {
     pub cluster: ClusterHandle,
     /// The master user at the cluster endpoint.
     pub master: Login,
+    /// The client `direct-writes`, with its own view of names.
+    pub direct: Login,
     service: Option<Service>,
     probes: Vec<Probe>,
     bouncer: Option<Bouncer>,
+    reading: bool,
     folder: PathBuf,
     binaries: Binaries,
     lease: (u64, u64, u64),
@@ -146,21 +158,32 @@ impl Stage {
         let number = STAGES.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("upgrade-pilot-test-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
-        let lab = Lab::start(Settings { timings: setting.timings.clone(), ..Settings::default() }).await?;
+        let delay_of = |client: &str| setting.resolver_delays.get(client).copied();
+        let resolver_delay = delay_of("default").unwrap_or_default();
+        let settings = Settings { timings: setting.timings.clone(), resolver_delay, ..Settings::default() };
+        let lab = Lab::start(settings).await?;
         let settings = run::cluster_settings(CLUSTER, setting.from, setting.readers, setting.extensions);
         let cluster = lab.create_cluster((setting.shape)(settings)).await?;
         let master = run::master(&cluster);
         schema::create(&master, Scale(0.001), setting.extensions, &tempo).await?;
         let ledger = Arc::new(Ledger::new());
-        let bouncer = if setting.pooled { Some(pooler(&folder, &master, &tempo).await?) } else { None };
+        let readers = setting.reading.then(|| cluster.reader_endpoint.clone());
+        let bouncer = if setting.pooled { Some(pooler(&folder, &master, readers, &tempo).await?) } else { None };
         let logins = ["orders", "billing"].map(|database| owner(&master, database, "orders-service"));
         let options =
             service::Options { name: "orders-service".into(), logins: logins.to_vec(), rate: 15.0, held: false };
         let service = Service::start(options, Arc::clone(&ledger), tempo.clone()).await?;
-        let mut probes = vec![probe("direct-writes", owner(&master, "orders", "direct-writes"), &ledger, &tempo)];
+        let mut direct = owner(&master, "orders", "direct-writes");
+        if let Some(delay) = delay_of(&direct.application) {
+            direct.names = Some(lab.resolver(delay)?);
+        }
+        let mut probes = vec![probe(Kind::Writes, direct.clone(), &ledger, &tempo)];
         if let Some(bouncer) = &bouncer {
-            let login = bouncer.login(&schema::owner("telemetry"), schema::PASSWORD, "telemetry", "held-writes");
-            probes.push(probe("held-writes", login, &ledger, &tempo));
+            let login = |database, name| bouncer.login(&schema::owner("telemetry"), schema::PASSWORD, database, name);
+            probes.push(probe(Kind::Writes, login("telemetry", "held-writes"), &ledger, &tempo));
+            if setting.reading {
+                probes.push(probe(Kind::Reads, login(READING, "held-reads"), &ledger, &tempo));
+            }
         }
         let mut environment = lab.environment();
         if let Some(policy) = setting.policy {
@@ -185,9 +208,11 @@ impl Stage {
             ledger,
             cluster,
             master,
+            direct,
             service: Some(service),
             probes,
             bouncer,
+            reading: setting.reading,
             folder,
             binaries,
             lease: setting.lease,
@@ -243,10 +268,11 @@ impl Stage {
         if let (Some(bouncer), true) = (&self.bouncer, last) {
             text += &format!(
                 "[[ingestion]]\nname = \"bouncer\"\nkind = \"pgbouncer\"\nadmin = \"{}\"\nadmin_user = \"{}\"\n\
-                 databases = {:?}\nconfig_file = {}\n",
+                 databases = {:?}\nreader_databases = {:?}\nconfig_file = {}\n",
                 bouncer.address(),
                 bouncer::ADMIN,
                 schema::DATABASES,
+                if self.reading { vec![READING] } else { Vec::new() },
                 pilot::quoted(bouncer.databases_file()),
             );
         }
@@ -518,6 +544,31 @@ impl Stage {
         tallies.filter(|tally| tally.name == client).map(|tally| tally.snapshot().failures()).sum()
     }
 
+    /// How many statements of a client failed with this SQLSTATE.
+    #[must_use]
+    pub fn failed_with(&self, client: &str, code: &str) -> u64 {
+        let tallies = self.probes.iter().map(Probe::tally).filter(|tally| tally.name == client);
+        tallies.filter_map(|tally| tally.snapshot().failed.get(code).copied()).sum()
+    }
+
+    /// Where the pooler sends a database of its own names now, by its databases file, and the address, version and role of the
+    /// server that answers there: `127.9.8.22 16 t` (`t`: a reader).
+    ///
+    /// # Errors
+    /// When there is no pooler, or it does not answer.
+    pub async fn behind_pooler(&self, database: &str) -> anyhow::Result<(String, String)> {
+        let bouncer = self.bouncer.as_ref().context("there is no pooler")?;
+        let file = std::fs::read_to_string(bouncer.databases_file())?;
+        let line = file.lines().find(|line| line.starts_with(&format!("{database} = ")));
+        let host = line.and_then(|line| line.split("host=").nth(1)?.split_whitespace().next());
+        let login = bouncer.login(&schema::owner("telemetry"), schema::PASSWORD, database, "test");
+        let session = login.open(&self.tempo, START).await?;
+        let who = "select concat_ws(' ', host(inet_server_addr()), current_setting('server_version_num')::int / 10000, \
+            pg_is_in_recovery())";
+        let who = session.run(&self.tempo, START, who).await?;
+        Ok((host.context("no such database")?.to_owned(), who.first(0).unwrap_or_default().to_owned()))
+    }
+
     /// Stops the clients, lets the service finish what it has, and judges every acknowledged write against what is there.
     ///
     /// # Errors
@@ -570,12 +621,18 @@ fn owner(place: &Login, database: &str, application: &str) -> Login {
     place.database(database).role(&schema::owner(database), schema::PASSWORD, application)
 }
 
-fn probe(name: &str, login: Login, ledger: &Arc<Ledger>, tempo: &Tempo) -> Probe {
-    let every = Duration::from_millis(20);
-    Probe::start(name, Kind::Writes, name.starts_with("held"), login, every, Arc::clone(ledger), tempo.clone())
+fn probe(kind: Kind, login: Login, ledger: &Arc<Ledger>, tempo: &Tempo) -> Probe {
+    let (every, name) = (Duration::from_millis(20), login.application.clone());
+    Probe::start(&name, kind, name.starts_with("held"), login, every, Arc::clone(ledger), tempo.clone())
 }
 
-async fn pooler(folder: &std::path::Path, master: &Login, tempo: &Tempo) -> anyhow::Result<Bouncer> {
+async fn pooler(
+    folder: &std::path::Path,
+    master: &Login,
+    readers: Option<String>,
+    tempo: &Tempo,
+) -> anyhow::Result<Bouncer> {
+    let reading = |host| bouncer::Elsewhere { name: READING.to_owned(), database: "telemetry".to_owned(), host };
     let program = install::ensure_pgbouncer(&|_| {}).await?;
     let users = schema::DATABASES.iter().map(|database| (schema::owner(database), schema::PASSWORD.to_owned()));
     let options = bouncer::Options {
@@ -584,6 +641,7 @@ async fn pooler(folder: &std::path::Path, master: &Login, tempo: &Tempo) -> anyh
         server: (master.host.clone(), master.port),
         names: master.names.clone(),
         databases: schema::DATABASES.map(str::to_owned).to_vec(),
+        elsewhere: readers.map(reading).into_iter().collect(),
         users: users.collect(),
     };
     Bouncer::start(&options, tempo).await

@@ -11,7 +11,7 @@ use serde::Deserialize;
 /// What must come of it.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Outcome {
+pub(in crate::e2e) enum Outcome {
     /// Production is of the new version and nothing is lost.
     Succeeded,
     /// The world is as before.
@@ -21,36 +21,36 @@ pub(super) enum Outcome {
 /// `expect.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Expect {
+pub(in crate::e2e) struct Expect {
     /// Which test plays it.
-    pub(super) stage: String,
+    pub(in crate::e2e) stage: String,
     /// Which upgrade of that stage, counted from 1.
-    pub(super) run: u32,
+    pub(in crate::e2e) run: u32,
     /// Only under `TEST_DEPTH=full`.
     #[serde(default)]
-    pub(super) full: bool,
+    pub(in crate::e2e) full: bool,
     /// What must come of it.
-    pub(super) outcome: Outcome,
+    pub(in crate::e2e) outcome: Outcome,
     /// What must be said in the facts or the reason.
     #[serde(default)]
-    pub(super) says: Vec<String>,
+    pub(in crate::e2e) says: Vec<String>,
     /// How often AWS must have been asked, by action.
     #[serde(default)]
-    pub(super) asked: BTreeMap<String, usize>,
+    pub(in crate::e2e) asked: BTreeMap<String, usize>,
     /// What the spec says beyond that of a test in a hurry.
     #[serde(default)]
-    pub(super) spec: toml::Table,
+    pub(in crate::e2e) spec: toml::Table,
 }
 
 /// A folder.
 #[derive(Clone, Debug)]
-pub(super) struct Case {
+pub(in crate::e2e) struct Case {
     /// Its name.
-    pub(super) name: String,
+    pub(in crate::e2e) name: String,
     /// What goes wrong.
-    pub(super) scenario: Scenario,
+    pub(in crate::e2e) scenario: Scenario,
     /// What must come of it.
-    pub(super) expect: Expect,
+    pub(in crate::e2e) expect: Expect,
 }
 
 fn root() -> PathBuf {
@@ -58,7 +58,7 @@ fn root() -> PathBuf {
 }
 
 /// Every folder, by name.
-pub(super) fn all() -> anyhow::Result<Vec<Case>> {
+pub(in crate::e2e) fn all() -> anyhow::Result<Vec<Case>> {
     let mut cases = Vec::new();
     for entry in std::fs::read_dir(root()).context("reading tests/scenarios")? {
         let folder = entry?.path();
@@ -78,7 +78,7 @@ fn read(folder: &Path) -> anyhow::Result<Case> {
 }
 
 /// The runs of a stage in order, each with the cases that share its upgrade. Those of full depth only where that is asked for.
-pub(super) fn runs(stage: &str, full: bool) -> anyhow::Result<Vec<Vec<Case>>> {
+pub(in crate::e2e) fn runs(stage: &str, full: bool) -> anyhow::Result<Vec<Vec<Case>>> {
     let mut runs: BTreeMap<u32, Vec<Case>> = BTreeMap::new();
     for case in all()?.into_iter().filter(|case| case.expect.stage == stage && (full || !case.expect.full)) {
         runs.entry(case.expect.run).or_default().push(case);
@@ -87,7 +87,7 @@ pub(super) fn runs(stage: &str, full: bool) -> anyhow::Result<Vec<Vec<Case>>> {
 }
 
 /// Lays `over` on `spec`, table by table.
-pub(super) fn merged(mut spec: toml::Table, over: &toml::Table) -> toml::Table {
+pub(in crate::e2e) fn merged(mut spec: toml::Table, over: &toml::Table) -> toml::Table {
     for (key, value) in over {
         let laid = match (spec.get(key), value) {
             (Some(toml::Value::Table(below)), toml::Value::Table(above)) => {

@@ -1,6 +1,6 @@
 //! What users met on AWS, played one folder of `tests/scenarios` after the other: what the program does, and what it says.
 
-mod case;
+pub(super) mod case;
 
 use std::time::Duration;
 
@@ -18,7 +18,9 @@ use super::unwind::unwound;
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// Each test plays one of these, and every folder names one.
-const STAGES: [&str; 3] = ["unwinds", "goes-through", "alone"];
+const STAGES: [&str; 4] = ["unwinds", "goes-through", "alone", FOLLOWS];
+/// Played by `follow.rs`, on a stage with a pooler and several agents.
+pub(super) const FOLLOWS: &str = "follows";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_go_on_is_unwound_and_says_why() {
@@ -67,8 +69,11 @@ fn every_scenario_folder_can_be_read_is_told_of_and_is_played() {
     assert!(!all.is_empty());
     for Case { name, scenario, expect } in &all {
         assert!(STAGES.contains(&expect.stage.as_str()), "{name}: no test plays stage {}", expect.stage);
-        let shared = scenario.readers == 0 && scenario.timings == lab::Timings::zero();
-        assert!(shared || expect.stage == "alone", "{name} needs a cluster of its own: stage = \"alone\"");
+        let plain = scenario.readers == 0 && scenario.timings == lab::Timings::zero();
+        let shared = plain && scenario.resolver_delays.is_empty();
+        let alone = ["alone", FOLLOWS].contains(&expect.stage.as_str());
+        assert!(shared || alone, "{name} needs a cluster of its own: stage = \"alone\"");
+        assert!(scenario.resolver_delays.is_empty() || expect.stage == FOLLOWS, "{name}: nobody plays its resolvers");
         assert!(!scenario.about.is_empty(), "{name} does not say what it is about");
         assert!(table.contains(&format!("| `{name}` |")), "tests/scenarios/README.md has no row for {name}");
     }

@@ -203,6 +203,7 @@ impl Batch<'_> {
                 server: (production.host.clone(), production.port),
                 names: production.names.clone(),
                 databases: vec![DATABASE.to_owned()],
+                elsewhere: Vec::new(),
                 users: vec![(production.user.clone(), production.password.clone())],
             },
             self.tempo,

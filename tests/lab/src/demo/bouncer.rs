@@ -32,8 +32,21 @@ pub struct Options {
     pub names: Option<Resolver>,
     /// Databases, by the same name on both sides.
     pub databases: Vec<String>,
+    /// Its names of databases that it looks for at another host, the reader endpoint for example.
+    pub elsewhere: Vec<Elsewhere>,
     /// Roles and passwords of its clients, which are those of the servers too.
     pub users: Vec<(String, String)>,
+}
+
+/// A database at another host, under a name of the pooler's own.
+#[derive(Clone, Debug)]
+pub struct Elsewhere {
+    /// What its clients call it.
+    pub name: String,
+    /// What the server calls it.
+    pub database: String,
+    /// Where that is; the port is the servers' one.
+    pub host: String,
 }
 
 /// A running pgbouncer.
@@ -167,7 +180,11 @@ impl Files {
             .chain([&(ADMIN.to_owned(), String::new())])
             .map(|(user, password)| format!("\"{user}\" \"{password}\"\n"))
             .collect();
-        let databases = databases_section(&options.databases, &options.server.0, options.server.1);
+        let port = options.server.1;
+        let mut databases = databases_section(&options.databases, &options.server.0, port);
+        for Elsewhere { name, database, host } in &options.elsewhere {
+            databases += &format!("{name} = host={host} port={port} dbname={database}\n");
+        }
         for (file, text) in [(&self.main, main), (&self.users, users.concat()), (&self.databases, databases)] {
             std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))?;
         }

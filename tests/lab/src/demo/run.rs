@@ -324,6 +324,7 @@ impl Source {
             server: (endpoint.host.clone(), endpoint.port),
             names: Some(cluster.names.clone()),
             databases: schema::DATABASES.map(str::to_owned).to_vec(),
+            elsewhere: Vec::new(),
             users: users.collect(),
         };
         world.bouncer = Some(Bouncer::start(&bouncer, tempo).await?);

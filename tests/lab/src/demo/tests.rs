@@ -79,6 +79,7 @@ impl Bench {
             names: None,
             server: (address.ip().to_string(), port),
             databases: schema::DATABASES.map(str::to_owned).to_vec(),
+            elsewhere: Vec::new(),
             users: schema::DATABASES.iter().map(|d| (schema::owner(d), schema::PASSWORD.to_owned())).collect(),
         };
         let bouncer = Bouncer::start(&bouncer, &tempo).await?;
