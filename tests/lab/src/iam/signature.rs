@@ -83,13 +83,22 @@ pub(crate) fn claim(signed: &Signed<'_>) -> Result<Claim, Refusal> {
     if !lacking.is_empty() {
         return Err(incomplete(format!("{} Authorization={header}", lacking.join(" "))));
     }
-    let Some(date) = text_of(signed.headers, "x-amz-date") else {
+    let Some(date) = date(signed.headers) else {
         let text = "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.";
         return Err(incomplete(format!("{text} Authorization={header}")));
     };
     let (access_key, scope) = scope(&credential)?;
     let headers: Vec<String> = names.split(';').map(str::to_owned).collect();
     Ok(Claim { access_key, scope, headers, signature, date, token: text_of(signed.headers, "x-amz-security-token") })
+}
+
+/// When a call says that it was signed: `X-Amz-Date`, or HTTP's own header in that form.
+fn date(headers: &HeaderMap) -> Option<String> {
+    let http = |text: String| match jiff::fmt::rfc2822::parse(&text) {
+        Ok(at) => basic(at.timestamp()),
+        Err(_) => text,
+    };
+    text_of(headers, "x-amz-date").or_else(|| text_of(headers, "date").map(http))
 }
 
 /// `AKID/20261123/us-east-1/rds/aws4_request`.
@@ -115,8 +124,12 @@ pub(crate) fn verify(
     service: &str,
     now: Timestamp,
 ) -> Result<(), Refusal> {
+    let Some(at) = parsed(&claim.date) else {
+        let text = "Date must be in ISO-8601 'basic format'. Got";
+        return Err(incomplete(format!("{text} '{}'. See http://en.wikipedia.org/wiki/ISO_8601", claim.date)));
+    };
     check_scope(claim, service)?;
-    check_age(claim, now)?;
+    check_age(claim, at, now)?;
     for name in ["host", "x-amz-date"] {
         if signed.headers.contains_key(name) && !claim.headers.iter().any(|signed| signed == name) {
             return Err(mismatch(format!("'{name}' must be a 'SignedHeader' in the AWS Authorization.")));
@@ -153,11 +166,7 @@ fn check_scope(claim: &Claim, service: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_age(claim: &Claim, now: Timestamp) -> Result<(), Refusal> {
-    let Some(at) = parsed(&claim.date) else {
-        let text = "Date must be in ISO-8601 'basic format'. Got";
-        return Err(incomplete(format!("{text} '{}'. See http://en.wikipedia.org/wiki/ISO_8601", claim.date)));
-    };
+fn check_age(claim: &Claim, at: Timestamp, now: Timestamp) -> Result<(), Refusal> {
     let age = now.duration_since(at);
     if age > AGE_MAX {
         let limit = now.checked_sub(AGE_MAX).unwrap_or(now);
@@ -335,6 +344,15 @@ mod tests {
     }
 
     #[test]
+    fn without_the_header_of_aws_the_date_of_http_says_when_it_was_signed() {
+        let said = |text: &str| date(&headers(&[("Date", text)]));
+        assert_eq!(said("Mon, 23 Nov 2026 12:00:00 GMT").as_deref(), Some("20261123T120000Z"));
+        assert_eq!(said("20261123T120000Z").as_deref(), Some("20261123T120000Z"));
+        assert_eq!(said("soon").as_deref(), Some("soon"));
+        assert_eq!(date(&headers(&[])), None);
+    }
+
+    #[test]
     fn every_flaw_of_a_signature_has_its_code() {
         const NOON: &str = "2026-11-23T12:00:01Z";
         let set = |name: &'static str, value: &'static str| {
@@ -354,6 +372,15 @@ mod tests {
             assert_eq!(code(NOON, &set("authorization", bad)), is("IncompleteSignature", 400), "{bad}");
         }
         assert_eq!(code(NOON, &|h| drop(h.remove("x-amz-date"))), is("IncompleteSignature", 400));
+        for (date, expected) in [
+            ("yesterday", is("IncompleteSignature", 400)),
+            ("20261123T126000Z", is("IncompleteSignature", 400)),
+            ("20261123T120000", is("IncompleteSignature", 400)),
+            ("20261124T120000Z", is("SignatureDoesNotMatch", 403)),
+            ("20261123T120001Z", is("SignatureDoesNotMatch", 403)),
+        ] {
+            assert_eq!(code(NOON, &set("x-amz-date", date)), expected, "{date}");
+        }
         assert_eq!(code(NOON, &set("host", "elsewhere")), is("SignatureDoesNotMatch", 403));
         assert_eq!(code("2026-11-23T12:15:01Z", &|_| ()), is("SignatureDoesNotMatch", 403));
         assert_eq!(code("2026-11-23T11:54:59Z", &|_| ()), is("SignatureDoesNotMatch", 403));

@@ -1,4 +1,5 @@
-//! Connections that can be cut: a listener whose connections carry a switch, so that an answer can be lost on its way.
+//! Connections that can be cut: a listener whose connections carry a switch, so that an answer can be lost on its way. One that
+//! does not finish the head of a request within a limit is closed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,11 +7,21 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
+use axum::extract::ConnectInfo;
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use runtime::clock::Clock;
 use tokio::net::{TcpListener, TcpStream};
+
+/// How long the head of a request may take, the wait for its first byte included.
+const HEAD_WAIT: Duration = Duration::from_secs(20);
+/// Between two tries to take a connection when the system has no more of something.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
 /// Cuts the connection it belongs to: nothing more is sent.
 #[derive(Debug, Clone, Default)]
@@ -24,12 +35,6 @@ impl Switch {
 
     fn is_cut(&self) -> bool {
         self.0.load(Ordering::Acquire)
-    }
-}
-
-impl Connected<IncomingStream<'_, Listener>> for Switch {
-    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        stream.io().switch.clone()
     }
 }
 
@@ -51,20 +56,22 @@ impl Listener {
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
-}
 
-impl axum::serve::Listener for Listener {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (stream, address) = axum::serve::Listener::accept(&mut self.inner).await;
-        let _ = stream.set_nodelay(true);
-        (Connection { stream, switch: Switch::default() }, address)
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        Ok(self.address)
+    /// The next connection. What keeps one from being taken is waited out.
+    pub(crate) async fn accept(&self) -> Connection {
+        loop {
+            match self.inner.accept().await {
+                Ok((stream, _)) => {
+                    // Only slower without it.
+                    let _ = stream.set_nodelay(true);
+                    return Connection { stream, switch: Switch::default() };
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a connection could not be taken");
+                    Clock::system().sleep(ACCEPT_AGAIN).await;
+                }
+            }
+        }
     }
 }
 
@@ -73,6 +80,19 @@ impl axum::serve::Listener for Listener {
 pub(crate) struct Connection {
     stream: TcpStream,
     switch: Switch,
+}
+
+impl Connection {
+    /// Answers its requests until it ends.
+    pub(crate) async fn serve(self, router: Router) {
+        let router = router.layer(Extension(ConnectInfo(self.switch.clone())));
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(HEAD_WAIT);
+        let served = http.serve_connection(TokioIo::new(self), TowerToHyperService::new(router)).await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "a connection ended");
+        }
+    }
 }
 
 impl AsyncRead for Connection {

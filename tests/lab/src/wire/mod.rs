@@ -21,18 +21,18 @@ use axum::routing::{get, post};
 use crate::cloud::{Cloud, dispatch, metrics};
 use crate::faults::{Moment, Planned};
 use crate::iam::Caller;
-use crate::wire::connection::{Listener, Switch};
+use crate::wire::connection::Listener;
 
 /// Binds a loopback port and serves until the lab stops.
 pub(crate) async fn serve(cloud: Cloud) -> io::Result<SocketAddr> {
     let listener = Listener::bind().await?;
     let address = listener.address();
-    let stop = cloud.stopping().clone();
-    let service = router(cloud.clone()).into_make_service_with_connect_info::<Switch>();
+    let accepting = cloud.clone();
     cloud.spawn(async move {
-        let served = axum::serve(listener, service).with_graceful_shutdown(async move { stop.cancelled().await }).await;
-        if let Err(error) = served {
-            tracing::warn!(%error, "the endpoint ended");
+        let router = router(accepting.clone());
+        loop {
+            let connection = listener.accept().await;
+            accepting.spawn(connection.serve(router.clone()));
         }
     });
     Ok(address)
