@@ -115,7 +115,8 @@ async fn a_status_that_is_stuck_and_names_that_stay_stale_keep_nobody_waiting_an
     let [case] = &cases.concat()[..] else { panic!("one scenario is played here, not {cases:?}") };
     let Scenario { readers, timings, resolver_delays, faults, .. } = case.scenario.clone();
     let shape = |cluster| ClusterSettings { flavour: Flavour::Rds, ..cluster };
-    let setting = Setting { pooled: true, reading: true, readers, timings, resolver_delays, shape, ..Setting::default() };
+    let setting =
+        Setting { pooled: true, reading: true, readers, timings, resolver_delays, shape, ..Setting::default() };
     play(setting, async |stage| {
         stage.sql("postgres", "create extension rds_tools").await?;
         stage.lab.faults().plan_all(faults.clone());
@@ -155,7 +156,8 @@ async fn a_status_that_is_stuck_and_names_that_stay_stale_keep_nobody_waiting_an
 /// The address of green's one reader.
 async fn greens_reader(stage: &Stage) -> anyhow::Result<IpAddr> {
     let members = stage.lab.members(&stage.green().await?);
-    let readers: Vec<IpAddr> = members.iter().filter(|(_, _, writer)| !writer).map(|(_, address, _)| *address).collect();
+    let readers: Vec<IpAddr> =
+        members.iter().filter(|(_, _, writer)| !writer).map(|(_, address, _)| *address).collect();
     let [reader] = readers[..] else { bail!("green has not one reader: {members:?}") };
     Ok(reader)
 }

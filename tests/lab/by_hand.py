@@ -150,6 +150,9 @@ class ByHand:
 
     def snapshot(self):
         name = f"{self.name}-by-hand"
+        plan({"kind": "quota", "of": "cluster_snapshots", "at_most": 0})
+        refused("SnapshotQuotaExceeded", self.rds.create_db_cluster_snapshot,
+                DBClusterSnapshotIdentifier=name, DBClusterIdentifier=self.name)
         self.rds.create_db_cluster_snapshot(DBClusterSnapshotIdentifier=name, DBClusterIdentifier=self.name)
         self.rds.get_waiter("db_cluster_snapshot_available").wait(DBClusterSnapshotIdentifier=name, WaiterConfig=FAST)
         refused("DBClusterSnapshotAlreadyExistsFault", self.rds.create_db_cluster_snapshot,
@@ -160,6 +163,10 @@ class ByHand:
         arguments = {"BlueGreenDeploymentName": f"{self.name}-by-hand", "Source": self.cluster()["DBClusterArn"],
                      "TargetEngineVersion": self.version,
                      "TargetDBClusterParameterGroupName": f"{self.name}-hand-{self.to}"}
+        for quota, most, code in (("clusters", 1, "DBClusterQuotaExceededFault"),
+                                  ("instances", len(self.members), "InstanceQuotaExceeded")):
+            plan({"kind": "quota", "of": quota, "at_most": most})
+            refused(code, self.rds.create_blue_green_deployment, **arguments)
         reply = self.rds.create_blue_green_deployment(**arguments)["BlueGreenDeployment"]
         expect(reply["Status"] == "PROVISIONING" and "Target" not in reply, f"no target at first: {reply}")
         self.deployment_id = reply["BlueGreenDeploymentIdentifier"]
@@ -169,6 +176,11 @@ class ByHand:
         for call in (self.rds.delete_blue_green_deployment, self.rds.switchover_blue_green_deployment):
             refused("InvalidBlueGreenDeploymentStateFault", call, BlueGreenDeploymentIdentifier=self.deployment_id)
         began = time.monotonic()
+        made = lambda: [i["DBInstanceIdentifier"] for i in self.rds.describe_db_instances()["DBInstances"]
+                        if i["DBInstanceStatus"] == "creating"]
+        early = until("green's first instance", lambda: (bool(seen := made()), seen))[0]
+        refused("DBInstanceNotReady", self.rds.describe_db_log_files, DBInstanceIdentifier=early)
+        refused("DBInstanceNotReady", self.rds.download_db_log_file_portion, DBInstanceIdentifier=early, LogFileName="x")
 
         def look():
             found = self.deployment()
@@ -311,6 +323,9 @@ class ByHand:
             self.rds.get_waiter("db_instance_deleted").wait(DBInstanceIdentifier=name, WaiterConfig=FAST)
         refused("DBClusterSnapshotAlreadyExistsFault", self.rds.delete_db_cluster, DBClusterIdentifier=old,
                 FinalDBSnapshotIdentifier=f"{self.name}-by-hand")
+        plan({"kind": "quota", "of": "cluster_snapshots", "at_most": 1})
+        refused("SnapshotQuotaExceeded", self.rds.delete_db_cluster, DBClusterIdentifier=old,
+                FinalDBSnapshotIdentifier=f"{old}-final")
         self.rds.delete_db_cluster(DBClusterIdentifier=old, FinalDBSnapshotIdentifier=f"{old}-final")
         self.rds.get_waiter("db_cluster_deleted").wait(DBClusterIdentifier=old, WaiterConfig=FAST)
         found = self.rds.describe_db_cluster_snapshots(DBClusterSnapshotIdentifier=f"{old}-final")["DBClusterSnapshots"]
@@ -340,6 +355,12 @@ class ByHand:
         self.deployment_id = reply["BlueGreenDeployment"]["BlueGreenDeploymentIdentifier"]
         reached = lambda status: lambda: ((seen := self.deployment())["Status"] == status, seen)
         green = until("the second deployment", reached("AVAILABLE"))["Target"].rsplit(":", 1)[-1]
+        members = sorted(self.cluster(green)["DBClusterMembers"], key=lambda m: m["IsClusterWriter"])
+        *readers, writer = (m["DBInstanceIdentifier"] for m in members)
+        for name in readers:
+            self.rds.delete_db_instance(DBInstanceIdentifier=name, SkipFinalSnapshot=True)
+            self.rds.get_waiter("db_instance_deleted").wait(DBInstanceIdentifier=name, WaiterConfig=FAST)
+        refused("InvalidDBClusterStateFault", self.rds.delete_db_instance, DBInstanceIdentifier=writer, SkipFinalSnapshot=True)
         promoted = self.rds.promote_read_replica_db_cluster(DBClusterIdentifier=green)["DBCluster"]
         expect("ReplicationSourceIdentifier" not in promoted, f"{green} follows nobody: {promoted}")
         until("the end of the deployment's use", reached("INVALID_CONFIGURATION"))
@@ -364,6 +385,7 @@ class ByHand:
         self.rds.modify_db_instance(DBInstanceIdentifier=self.writer, DBParameterGroupName=group)
         groups = self.instance(self.writer)["DBParameterGroups"]
         expect(groups[0]["ParameterApplyStatus"] == "pending-reboot", f"a swapped group waits for a reboot: {groups}")
+        refused("InvalidDBParameterGroupState", self.rds.delete_db_parameter_group, DBParameterGroupName=group)
         self.rds.reset_db_parameter_group(DBParameterGroupName=group, ResetAllParameters=True)
         self.rds.describe_db_parameter_groups(DBParameterGroupName=group)
         self.rds.describe_db_cluster_parameter_groups()
@@ -389,6 +411,7 @@ class ByHand:
                           ("describe_db_proxies", "DBProxies"), ("describe_pending_maintenance_actions", "PendingMaintenanceActions")):
             expect(len(getattr(self.rds, call)()[key]) == 1, f"{call} tells of one")
         self.rds.describe_db_proxy_targets(DBProxyName="lab-proxy")
+        refused("DBProxyTargetGroupNotFoundFault", self.rds.describe_db_proxy_targets, DBProxyName="lab-proxy", TargetGroupName="nosuch")
         refused("InvalidDBClusterStateFault", self.rds.promote_read_replica_db_cluster, DBClusterIdentifier=self.name)
         if len(self.members) > 1:
             self.rds.failover_db_cluster(DBClusterIdentifier=self.name)

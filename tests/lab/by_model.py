@@ -345,6 +345,63 @@ def of_deployments(cluster, arn, writer):
     ]
 
 
+def of_changes(cluster, writer, reader):
+    """Changes that refer to what the account has not, or to what there is already."""
+    of_cluster, of_instance = cluster, {"DBInstanceIdentifier": reader}
+    for operation, named in (("ModifyDBCluster", of_cluster), ("ModifyDBInstance", of_instance)):
+        yield from [
+            (operation, "OptionGroupNotFoundFault", named | {"OptionGroupName": "nosuch"}),
+            (operation, "DomainNotFoundFault", named | {"Domain": "d-0123456789"}),
+            (operation, "KMSKeyNotAccessibleFault", named | {"PerformanceInsightsKMSKeyId": "nosuch"}),
+            (operation, "KMSKeyNotAccessibleFault", named | {"MasterUserSecretKmsKeyId": "nosuch"}),
+            (operation, "NetworkTypeNotSupported", named | {"NetworkType": "DUAL"}),
+            (operation, "StorageTypeNotSupported", named | {"StorageType": "gp3"}),
+        ]
+    yield from [
+        ("ModifyDBCluster", "DBParameterGroupNotFound", of_cluster | {"DBInstanceParameterGroupName": "nosuch"}),
+        ("ModifyDBCluster", "DBClusterAlreadyExistsFault", of_cluster | {"NewDBClusterIdentifier": cluster["DBClusterIdentifier"]}),
+        ("ModifyDBInstance", "DBInstanceAlreadyExists", of_instance | {"NewDBInstanceIdentifier": writer}),
+        ("ModifyDBInstance", "CertificateNotFound", of_instance | {"CACertificateIdentifier": "nosuch"}),
+        ("ModifyDBInstance", "DBCapacityReservationNotFound", of_instance | {"DBCapacityReservationIdentifier": "nosuch"}),
+        ("ModifyDBInstance", "DBSecurityGroupNotFound", of_instance | {"DBSecurityGroups": ["nosuch"]}),
+        ("ModifyDBInstance", "BackupPolicyNotFoundFault", of_instance | {"AwsBackupRecoveryPointArn": ARN.replace(":rds:", ":backup:") + "recovery-point:nosuch"}),
+    ]
+
+
+def endpoint(number):
+    return {"DBClusterEndpointIdentifier": f"by-model-{number}"}
+
+
+def of_endpoints(asker, cluster):
+    """Custom endpoints: what is not there, there already, one too many, or not available. Leaves number 1."""
+    create, static = {"EndpointType": "ANY"} | cluster, {"StaticMembers": ["nosuch"]}
+    asker.refused("rds", "CreateDBClusterEndpoint", "DBClusterNotFoundFault", create | endpoint(1) | CLUSTER)
+    asker.refused("rds", "CreateDBClusterEndpoint", "DBInstanceNotFound", create | endpoint(1) | static)
+    asker.refused("rds", "ModifyDBClusterEndpoint", "DBClusterEndpointNotFoundFault", endpoint("nosuch"))
+    asker.refused("rds", "DeleteDBClusterEndpoint", "DBClusterEndpointNotFoundFault", endpoint("nosuch"))
+    for number in range(1, 6):
+        asker.call("rds", "CreateDBClusterEndpoint", create | endpoint(number))
+        if number == 1:
+            for name in ("ModifyDBClusterEndpoint", "DeleteDBClusterEndpoint"):
+                asker.refused("rds", name, "InvalidDBClusterEndpointStateFault", endpoint(1))
+    asker.refused("rds", "CreateDBClusterEndpoint", "DBClusterEndpointAlreadyExistsFault", create | endpoint(1))
+    asker.refused("rds", "CreateDBClusterEndpoint", "DBClusterEndpointQuotaExceededFault", create | endpoint(6))
+    for number in range(1, 6):
+        while asker.call("rds", "DescribeDBClusterEndpoints", endpoint(number))["DBClusterEndpoints"][0]["Status"] != "available":
+            time.sleep(0.1)
+    asker.refused("rds", "ModifyDBClusterEndpoint", "DBInstanceNotFound", endpoint(1) | static)
+    for number in range(2, 6):
+        asker.call("rds", "DeleteDBClusterEndpoint", endpoint(number))
+    of_tags(asker, "cluster-endpoint:by-model-5", "InvalidDBClusterEndpointStateFault")
+
+
+def of_tags(asker, resource, code):
+    """Tags of what is being deleted stay as they are."""
+    named = {"ResourceName": ARN + resource}
+    asker.refused("rds", "AddTagsToResource", code, named | {"Tags": [{"Key": "k", "Value": "v"}]})
+    asker.refused("rds", "RemoveTagsFromResource", code, named | {"TagKeys": ["k"]})
+
+
 def of_groups(asker):
     """A default group, a name that is taken, and more groups than an account may have."""
     for kind, key in GROUPS:
@@ -373,12 +430,18 @@ def of_states(asker, cluster, arn, writer, reader):
     rds.reboot_db_instance(**instance)
     asker.refused("rds", "RebootDBInstance", "InvalidDBInstanceState", instance)
     asker.refused("rds", "ModifyDBInstance", "InvalidDBInstanceState", instance)
+    asker.refused("rds", "ModifyDBClusterEndpoint", "InvalidDBInstanceState", endpoint(1) | {"StaticMembers": [reader]})
+    asker.refused("rds", "CreateDBClusterEndpoint", "InvalidDBInstanceState",
+                  cluster | endpoint(7) | {"EndpointType": "ANY", "StaticMembers": [reader]})
     asker.refused("rds", "CreateBlueGreenDeployment", "InvalidDBInstanceState", create)
     wait(rds, "db_instance_available", instance)
     rds.failover_db_cluster(**cluster)
     taken = {"DBClusterSnapshotIdentifier": "by-model"}
     asker.refused("rds", "FailoverDBCluster", "InvalidDBClusterStateFault", cluster)
     asker.refused("rds", "ModifyDBCluster", "InvalidDBClusterStateFault", cluster)
+    asker.refused("rds", "CreateDBClusterEndpoint", "InvalidDBClusterStateFault", cluster | endpoint(7) | {"EndpointType": "ANY"})
+    for name in ("ModifyDBClusterEndpoint", "DeleteDBClusterEndpoint"):
+        asker.refused("rds", name, "InvalidDBClusterStateFault", endpoint(1))
     asker.refused("rds", "CreateDBClusterSnapshot", "InvalidDBClusterStateFault", cluster | taken)
     asker.refused("rds", "CreateBlueGreenDeployment", "InvalidDBClusterStateFault", create)
     wait(rds, "db_cluster_available", cluster)
@@ -389,10 +452,12 @@ def of_states(asker, cluster, arn, writer, reader):
     for name in (writer, reader):
         rds.delete_db_instance(DBInstanceIdentifier=name, SkipFinalSnapshot=True)
         asker.refused("rds", "DeleteDBInstance", "InvalidDBInstanceState", {"DBInstanceIdentifier": name, "SkipFinalSnapshot": True})
+        of_tags(asker, "db:" + name, "InvalidDBInstanceState")
         wait(rds, "db_instance_deleted", {"DBInstanceIdentifier": name})
     last = {"SkipFinalSnapshot": False, "FinalDBSnapshotIdentifier": "by-model"}
     asker.refused("rds", "DeleteDBCluster", "DBClusterSnapshotAlreadyExistsFault", cluster | last)
     rds.delete_db_cluster(**cluster, SkipFinalSnapshot=True)
+    of_tags(asker, "cluster:" + cluster["DBClusterIdentifier"], "InvalidDBClusterStateFault")
     wait(rds, "db_cluster_deleted", cluster)
 
 
@@ -417,10 +482,14 @@ def errors(asker, name, provoked):
     found = rds.describe_db_clusters(**cluster)["DBClusters"][0]
     arn, members = found["DBClusterArn"], sorted(found["DBClusterMembers"], key=lambda m: not m["IsClusterWriter"])
     writer, reader = (m["DBInstanceIdentifier"] for m in members)
-    for operation, code, arguments in [*not_there(), *of_deployments(cluster, arn, writer)]:
+    for operation, code, arguments in [*not_there(), *of_deployments(cluster, arn, writer), *of_changes(cluster, writer, reader)]:
         asker.refused("rds", operation, code, arguments)
     for operation, code, arguments in of_cloudwatch(asker):
         asker.refused("cloudwatch", operation, code, arguments)
+    for operation in ("ListMetrics", "GetMetricStatistics"):
+        plan({"kind": "error_before", "action": operation})
+        asker.refused("cloudwatch", operation, "InternalServiceError")
+    of_endpoints(asker, cluster)
     of_groups(asker)
     of_states(asker, cluster, arn, writer, reader)
     real = set(model.REFUSED) | provoked

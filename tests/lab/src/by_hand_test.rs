@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::process::Command;
@@ -13,6 +14,9 @@ use crate::{Lab, fleet, install};
 
 /// AWS's own clients, pinned: the tests hold the lab against the models that come with them.
 const CLIENTS: [&str; 2] = ["boto3==1.44.5", "awscli==1.46.3"];
+
+/// How long a change or a deletion shows.
+const SHOWN: Duration = Duration::from_millis(400);
 
 /// A python with boto3, and `aws` beside it.
 pub(crate) async fn python() -> PathBuf {
@@ -79,15 +83,24 @@ fn judged(by_hand: &Value, by_model: &Value) {
     let unasked: Vec<&&str> = served.filter(|name| !checked(name)).collect();
     assert!(unasked.is_empty(), "answers that were not held against the model: {unasked:?}");
     let number = |name: &str| by_model[name].as_u64().expect("a number");
-    let played = by_model["played"].as_array().expect("a list").len();
+    let played = by_model["played"].as_array().expect("a list");
+    let excused = |played: &&Value| {
+        let code = played.as_str().and_then(|text| text.split_whitespace().nth(1)).unwrap_or("?");
+        include_str!("../README.md").contains(&format!("`{code}`"))
+    };
+    let silent: Vec<&Value> = played.iter().filter(|one| !excused(one)).collect();
+    assert!(silent.is_empty(), "the README does not say why these are only played: {silent:?}");
+    let played = played.len();
     let (limits, errors) = (number("limits"), number("errors"));
     eprintln!("{limits} limits; {errors} errors, {played} of them played");
-    assert!(limits > 450 && errors > 170 && played < 90, "{by_model}");
+    assert!(limits > 450 && errors > 170 && played < 40, "{by_model}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_is_upgraded_by_hand_with_unmodified_boto3() {
-    let lab = Lab::start(Settings { timings: Timings::short(), ..Settings::default() }).await.expect("the lab starts");
+    // What a call refuses while something changes or goes must still be so when the call comes.
+    let timings = Timings { modify: SHOWN, delete: SHOWN, ..Timings::short() };
+    let lab = Lab::start(Settings { timings, ..Settings::default() }).await.expect("the lab starts");
     let settings = ClusterSettings {
         readers: 1,
         databases: vec!["orders".into(), "billing".into()],

@@ -68,6 +68,20 @@ pub enum Fault {
     PendingMaintenance { resource_arn: String, action: String },
     /// This cluster is described as having something that it has not, as long as it is planned.
     Looks { cluster: String, feature: Feature },
+    /// A call that would make the account hold more than this is refused by its quota.
+    Quota { of: Quota, at_most: usize },
+}
+
+/// What an account may hold only so many of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Quota {
+    /// Clusters, greens among them.
+    Clusters,
+    /// Their members.
+    Instances,
+    /// Manual snapshots of clusters, final ones among them.
+    ClusterSnapshots,
 }
 
 /// A guardrail of a switchover that can really be tripped.

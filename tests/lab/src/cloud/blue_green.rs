@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::cloud::errors::{Answer, Refusal};
 use crate::cloud::params::Params;
 use crate::cloud::state::{Cluster, Deployment, Member, Plan, State, cluster_arn, family, instance_arn, major_of};
-use crate::cloud::{Cloud, deletion, parameters, provision, state_id, switchover, tags, versions};
-use crate::faults::Fault;
+use crate::cloud::{Cloud, account, deletion, parameters, provision, state_id, switchover, tags, versions};
+use crate::faults::{Fault, Quota};
 use crate::names::Names;
 use crate::status::life::{self, Story};
 use crate::wire::xml::Element;
@@ -29,7 +29,10 @@ pub(crate) async fn create(cloud: &Cloud, params: &Params) -> Answer<Option<Elem
             let text = format!("A Blue Green Deployment with the name '{name}' already exists");
             return Err(Refusal::new("BlueGreenDeploymentAlreadyExistsFault", 400, text));
         }
-        planned(&state, cluster, params)?
+        let plan = planned(&state, cluster, params)?;
+        account::has_room(&state, cloud.faults(), Quota::Clusters, 1)?;
+        account::has_room(&state, cloud.faults(), Quota::Instances, cluster.members().count())?;
+        plan
     };
     check_running(cloud, &source).await?;
     let identifier = state_id("bgd-", 16);

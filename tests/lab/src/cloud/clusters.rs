@@ -6,13 +6,21 @@ use crate::cloud::errors::{Answer, Refusal};
 use crate::cloud::groups::Kind;
 use crate::cloud::params::Params;
 use crate::cloud::state::{State, family};
-use crate::cloud::{Cloud, describe, servers};
+use crate::cloud::{Cloud, account, describe, servers};
 use crate::mechanics::{Side, green, replica};
 use crate::status::life;
 use crate::wire::xml::Element;
 
 pub(crate) fn modify(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> {
     let identifier = params.identifier("DBClusterIdentifier")?;
+    cloud.state().cluster(&identifier)?;
+    account::has_what_is_named(params, Kind::Cluster)?;
+    if let Some(name) = params.get("NewDBClusterIdentifier").filter(|name| cloud.state().cluster(name).is_ok()) {
+        return Err(Refusal::new("DBClusterAlreadyExistsFault", 400, format!("DB Cluster already exists: {name}")));
+    }
+    if let Some(group) = params.get("DBInstanceParameterGroupName") {
+        cloud.state().instance_group(group)?;
+    }
     for unserved in ["NewDBClusterIdentifier", "EngineVersion", "Port", "MasterUserPassword"] {
         if params.get(unserved).is_some() {
             return Err(Refusal::combination(format!("This lab does not serve {unserved} of ModifyDBCluster.")));

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::cloud::errors::{Answer, Refusal};
 use crate::cloud::params::Params;
 use crate::cloud::state::{ClusterId, Endpoints, InstanceId, Tags};
-use crate::cloud::{Cloud, clusters, describe, snapshots};
+use crate::cloud::{Cloud, account, clusters, describe, snapshots};
+use crate::faults::Quota;
 use crate::fleet::Server;
 use crate::wire::xml::Element;
 
@@ -125,6 +126,9 @@ pub(crate) fn cluster(cloud: &Cloud, params: &Params) -> Answer<Option<Element>>
     {
         let text = format!("Cannot create the snapshot because a snapshot with the identifier {name} already exists.");
         return Err(Refusal::new("DBClusterSnapshotAlreadyExistsFault", 400, text));
+    }
+    if last.is_some() {
+        account::has_room(&state, cloud.faults(), Quota::ClusterSnapshots, 1)?;
     }
     let id = cluster.id.clone();
     if let Some(cluster) = state.clusters.get_mut(&id) {

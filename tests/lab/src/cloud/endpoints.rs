@@ -207,11 +207,16 @@ fn settle(cloud: &Cloud, id: String, status: Option<&'static str>) {
 fn available(state: &State, identifier: &str) -> Answer<String> {
     let found = state.custom_endpoints.values().find(|endpoint| endpoint.identifier == identifier);
     let found = found.ok_or_else(|| not_found(identifier))?;
+    let cluster = state.clusters.get(&found.cluster);
+    if let Some(cluster) = cluster.filter(|cluster| cluster.status != "available") {
+        let text = format!("DB cluster {} is not in available state", cluster.identifier);
+        return Err(Refusal::cluster_state(text));
+    }
     if found.status == "available" {
         return Ok(found.id.clone());
     }
     let text = format!("DB cluster endpoint {identifier} is not in available state");
-    Err(Refusal::new("InvalidDBClusterEndpointStateFault", 400, text))
+    Err(Refusal::endpoint_state(text))
 }
 
 fn not_found(identifier: &str) -> Refusal {
@@ -236,6 +241,9 @@ fn members(state: &State, cluster: &Cluster, params: &Params) -> Answer<[Option<
             if instance.cluster != cluster.id {
                 let text = format!("DB instance {name} is not a member of DB cluster {}", cluster.identifier);
                 return Err(Refusal::instance_state(text));
+            }
+            if instance.status != "available" {
+                return Err(Refusal::instance_state(format!("DB instance {name} is not in available state")));
             }
             ids.push(instance.id.clone());
         }

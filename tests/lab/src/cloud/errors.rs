@@ -63,6 +63,10 @@ impl Refusal {
         Self::new("InvalidDBInstanceState", 400, message)
     }
 
+    pub(crate) fn endpoint_state(message: impl Into<String>) -> Self {
+        Self::new("InvalidDBClusterEndpointStateFault", 400, message)
+    }
+
     pub(crate) fn deployment_state(message: impl Into<String>) -> Self {
         Self::new("InvalidBlueGreenDeploymentStateFault", 400, message)
     }

@@ -7,12 +7,17 @@ use crate::cloud::errors::{Answer, Refusal};
 use crate::cloud::groups::Kind;
 use crate::cloud::params::Params;
 use crate::cloud::state::{InstanceId, family};
-use crate::cloud::{Cloud, describe, servers, trouble, versions};
+use crate::cloud::{Cloud, account, describe, servers, trouble, versions};
 use crate::faults::Fault;
 use crate::wire::xml::Element;
 
 pub(crate) fn modify(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> {
     let identifier = params.identifier("DBInstanceIdentifier")?;
+    cloud.state().instance(&identifier)?;
+    account::has_what_is_named(params, Kind::Instance)?;
+    if let Some(name) = params.get("NewDBInstanceIdentifier").filter(|name| cloud.state().instance(name).is_ok()) {
+        return Err(Refusal::new("DBInstanceAlreadyExists", 400, format!("DB instance already exists: {name}")));
+    }
     if params.get("NewDBInstanceIdentifier").is_some() || params.get("EngineVersion").is_some() {
         return Err(Refusal::combination(
             "This lab does not serve NewDBInstanceIdentifier and EngineVersion of ModifyDBInstance.",

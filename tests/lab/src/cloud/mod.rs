@@ -1,6 +1,7 @@
 //! The AWS side of the lab: an account's state, the operations on it, and the tasks that carry them out on real servers.
 //! The wire in front of it is `crate::wire`; what a server does is `crate::fleet` and `crate::mechanics`.
 
+mod account;
 mod blue_green;
 mod catalogue;
 mod clusters;

@@ -4,7 +4,8 @@ use crate::cloud::errors::{Answer, Refusal};
 use crate::cloud::params::Params;
 use crate::cloud::state::{Snapshot, Tags};
 use crate::cloud::versions::ENGINE;
-use crate::cloud::{Cloud, tags};
+use crate::cloud::{Cloud, account, tags};
+use crate::faults::Quota;
 use crate::fleet::Server;
 use crate::mechanics::snapshot;
 use crate::settings::{MASTER_USER, REGION};
@@ -40,6 +41,7 @@ pub(crate) fn begin_final(cloud: &Cloud, name: &str, id: &str, tags: Tags) -> An
         let text = format!("Cannot create the snapshot because a snapshot with the identifier {name} already exists.");
         return Err(Refusal::new("DBClusterSnapshotAlreadyExistsFault", 400, text));
     }
+    account::has_room(&state, cloud.faults(), Quota::ClusterSnapshots, 1)?;
     let now = cloud.clock().now();
     let identifier = of.identifier.clone();
     let snapshot = Snapshot {

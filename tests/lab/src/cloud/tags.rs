@@ -9,6 +9,7 @@ use crate::wire::xml::Element;
 pub(crate) fn add(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> {
     let arn = params.require("ResourceName")?;
     let mut state = cloud.state();
+    stays(&state, arn)?;
     tags_of(&mut state, arn)?.extend(params.tags());
     Ok(None)
 }
@@ -16,6 +17,7 @@ pub(crate) fn add(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> {
 pub(crate) fn remove(cloud: &Cloud, params: &Params) -> Answer<Option<Element>> {
     let arn = params.require("ResourceName")?;
     let mut state = cloud.state();
+    stays(&state, arn)?;
     let tags = tags_of(&mut state, arn)?;
     for key in params.values("TagKeys", "member") {
         tags.remove(&key);
@@ -47,6 +49,21 @@ const ABSENT: [(&str, &str); 9] = [
     ("target-group", "DBProxyTargetGroupNotFoundFault"),
     ("tenant-database", "TenantDatabaseNotFound"),
 ];
+
+/// Refuses to change the tags of what is being deleted.
+fn stays(state: &State, arn: &str) -> Answer<()> {
+    let text = || format!("{arn} is being deleted.");
+    if state.cluster(arn).is_ok_and(|found| arn == found.arn() && found.status == "deleting") {
+        return Err(Refusal::cluster_state(text()));
+    }
+    if state.instance(arn).is_ok_and(|found| arn == found.arn() && found.status == "deleting") {
+        return Err(Refusal::instance_state(text()));
+    }
+    match state.custom_endpoints.values().find(|found| found.arn() == arn) {
+        Some(found) if found.status == "deleting" => Err(Refusal::endpoint_state(text())),
+        _ => Ok(()),
+    }
+}
 
 fn tags_of<'a>(state: &'a mut State, arn: &str) -> Answer<&'a mut Tags> {
     let bad = || Refusal::value(format!("Invalid resource name: {arn}"));

@@ -57,6 +57,15 @@ impl Service {
             Self::Monitoring => "monitoring",
         }
     }
+
+    /// Its own trouble, by the code that each has for it.
+    fn failed(self) -> Refusal {
+        let code = match self {
+            Self::Rds => "InternalFailure",
+            Self::Monitoring => "InternalServiceError",
+        };
+        Refusal::new(code, 500, "The request processing has failed because of an unknown error.")
+    }
 }
 
 /// What is asked for.
@@ -234,7 +243,7 @@ async fn observed(cloud: &Cloud, switch: &Switch, call: &Call, signed: &Signed<'
                 dropped = true;
                 switch.cut();
             }
-            _ => result = Err(Refusal::internal("The request processing has failed because of an unknown error.")),
+            _ => result = Err(call.service.failed()),
         }
     }
     let outcome = match &result {
@@ -251,7 +260,7 @@ async fn observed(cloud: &Cloud, switch: &Switch, call: &Call, signed: &Signed<'
 }
 
 async fn carried_out(cloud: &Cloud, call: &Call, caller: &Caller, needs: &[Need]) -> Answer<Answered> {
-    if let Some(refusal) = before(cloud, &call.action) {
+    if let Some(refusal) = before(cloud, call) {
         return Err(refusal);
     }
     caller.may(needs)?;
@@ -268,12 +277,12 @@ async fn carried_out(cloud: &Cloud, call: &Call, caller: &Caller, needs: &[Need]
 }
 
 /// A fault that keeps the call from happening at all.
-fn before(cloud: &Cloud, action: &str) -> Option<Refusal> {
+fn before(cloud: &Cloud, call: &Call) -> Option<Refusal> {
     let early = |f: &Fault| matches!(f, Fault::Throttle { .. } | Fault::ErrorBefore { .. } | Fault::Refuse { .. });
-    Some(match cloud.faults().take_for_action(action, early)? {
+    Some(match cloud.faults().take_for_action(&call.action, early)? {
         Fault::Throttle { .. } => Refusal::new("Throttling", 400, "Rate exceeded"),
         Fault::Refuse { code, status, message, .. } => Refusal::new(&code, status, message),
-        _ => Refusal::internal("The request processing has failed because of an unknown error."),
+        _ => call.service.failed(),
     })
 }
 

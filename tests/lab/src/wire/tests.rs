@@ -111,10 +111,14 @@ async fn every_flaw_of_a_signature_is_answered_as_aws_in_every_protocol() {
         half.more.push(("Authorization", "AWS4-HMAC-SHA256 Credential=lab"));
         refused(&lab, "half a header", &half, 400, &format!("{before}IncompleteSignature")).await;
         let mut undated = with(None);
-        let claim = "AWS4-HMAC-SHA256 Credential=lab/20261123/us-east-1/rds/aws4_request, SignedHeaders=host, Signature=00";
+        let claim =
+            "AWS4-HMAC-SHA256 Credential=lab/20261123/us-east-1/rds/aws4_request, SignedHeaders=host, Signature=00";
         undated.more.extend([("Authorization", claim), ("X-Amz-Date", "yesterday")]);
         let said = refused(&lab, "a date that is none", &undated, 400, &format!("{before}IncompleteSignature")).await;
-        assert!(said.contains("Date must be in ISO-8601 &apos;basic format&apos;") || said.contains("'basic format'"), "{said}");
+        assert!(
+            said.contains("Date must be in ISO-8601 &apos;basic format&apos;") || said.contains("'basic format'"),
+            "{said}"
+        );
     }
     assert!(lab.requests().iter().filter(|r| r.outcome != Outcome::Done).all(|r| r.caller.is_empty()));
     lab.stop().await;
