@@ -23,6 +23,12 @@ codes! {
     PLAN_CHANGED = "PU0005";
     /// The journal was written by another version of the program.
     OTHER_VERSION = "PU0006";
+    /// The store holds what this program never wrote there.
+    STORE_DAMAGED = "PU0007";
+    /// The store's tables are of a version that this program does not know.
+    STORE_VERSION = "PU0008";
+    /// The store cannot be reached, opened or written.
+    STORE_UNUSABLE = "PU0009";
 
     /// No agent of the cluster is connected.
     NO_LEAD = "PU0101";

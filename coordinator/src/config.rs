@@ -11,6 +11,8 @@ use config::{Environment, File, FileFormat};
 use runtime::telemetry::Format;
 use serde::{Deserialize, Serialize};
 
+use crate::store::{Place, Tls};
+
 /// Everything `pilot serve` is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,7 +28,7 @@ pub struct Config {
     pub address_file: Option<PathBuf>,
     /// The one AWS region that this coordinator serves.
     pub region: String,
-    pub store: Store,
+    pub store: StorePlace,
     #[serde(default)]
     pub insecure: Insecure,
     #[serde(default)]
@@ -38,8 +40,11 @@ pub struct Config {
 /// Where journals are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Store {
+pub enum StorePlace {
+    /// One file, of this coordinator alone.
     Sqlite { path: PathBuf },
+    /// A database that several coordinators share.
+    Postgres(Place),
 }
 
 /// What is allowed without protection.
@@ -155,6 +160,16 @@ impl Config {
                 return wrong(key, format!("{address} is not a loopback address"), "listen on 127.0.0.1");
             }
         }
+        if let StorePlace::Postgres(place) = &self.store
+            && place.tls == Tls::Disable
+            && !place.host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        {
+            return wrong(
+                "store.tls",
+                format!("{:?} is no loopback address and the connection is not protected", place.host),
+                "leave store.tls away, or write an address as 127.0.0.1",
+            );
+        }
         if self.region.is_empty() {
             return wrong("region", "it is empty".to_owned(), "write the AWS region, as us-east-1");
         }
@@ -192,6 +207,25 @@ mod tests {
     }
 
     #[test]
+    fn a_shared_store_is_named_without_a_secret() {
+        let text = GOOD.replace(
+            "kind = 'sqlite'\npath = 'pilot.sqlite'",
+            "kind = 'postgres'\nhost = 'store.example'\ndatabase = 'pilot'\nuser = 'pilot'",
+        );
+        let config = load("shared", &text).unwrap();
+        let StorePlace::Postgres(place) = config.store else { panic!("{:?}", config.store) };
+        assert_eq!((place.port, place.tls), (5432, Tls::VerifyFull));
+        let secret = text.replace("user =", "password = 'x'\nuser =");
+        assert!(runtime::supervision::chain(&load("secret", &secret).unwrap_err()).contains("password"));
+    }
+
+    #[test]
+    fn the_example_of_several_coordinators_can_be_used() {
+        let config = load("example", include_str!("../../deploy/coordinators.toml")).unwrap();
+        assert!(matches!(config.store, StorePlace::Postgres(_)));
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let check = |name: &str, text: String, expected: &str| {
             let error = runtime::supervision::chain(&load(name, &text).unwrap_err());
@@ -200,6 +234,8 @@ mod tests {
         check("unknown", format!("listn = '127.0.0.1:1'\n{GOOD}"), "listn");
         check("open", format!("listen = '0.0.0.0:7400'\n{GOOD}"), "not a loopback address");
         check("plain", GOOD.replace("true", "false"), "insecure.loopback_without_tls");
+        let open_store = "kind = 'postgres'\nhost = 'store.example'\ndatabase = 'p'\nuser = 'p'\ntls = 'disable'";
+        check("store", GOOD.replace("kind = 'sqlite'\npath = 'pilot.sqlite'", open_store), "store.tls");
         check("lease", format!("{GOOD}[lease]\ncall_seconds = 20\n"), "third");
     }
 }

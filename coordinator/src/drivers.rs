@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use engine::driver::{DriveError as Error, OnFact};
 use engine::failure::Failure;
-use engine::journal::entries;
+use engine::journal::{FoldError, entries};
 use engine::{
-    Driver, Ended, Entry, Fact, Handle, Holder, JournalError, JournalRead, Options, Parts, Plan, PlanShape, RunFilter,
-    RunId, Seq, Source, StepId, Subject,
+    Driver, Ended, Entry, Fact, Handle, Holder, JournalError, Options, Parts, Plan, PlanShape, RunFilter, RunId, Seq,
+    Source, StepId, Subject,
 };
 use proto::ids::{AgentId, ClusterArn};
 use runtime::backoff::Backoff;
@@ -30,7 +30,7 @@ use crate::operator::tally::Tally;
 use crate::rds::Rds;
 use crate::sampling;
 use crate::spec::UpgradeSpec;
-use crate::store::{About, SqliteStore};
+use crate::store::{About, Store};
 use crate::world::{Upgrade, World, upgrade_id};
 
 #[cfg(test)]
@@ -48,7 +48,7 @@ const FINISHED_MAX: usize = 50;
 
 /// What drivers are made of.
 pub struct DriversOptions {
-    pub store: SqliteStore,
+    pub store: Arc<dyn Store>,
     pub hub: Hub,
     pub rds: Arc<dyn Rds>,
     pub cloudwatch: Arc<dyn CloudWatch>,
@@ -130,7 +130,7 @@ impl Drivers {
         let (id, subject) = (fresh_id(), Subject(cluster.to_string()));
         let plan = (options.plans)(&spec);
         options.store.prepare(&id, about).await?;
-        engine::journal::start::<Upgrade>(&options.store, &subject, &id, spec, plan.shape(), options.clock.now())
+        engine::journal::start::<Upgrade>(&*options.store, &subject, &id, spec, plan.shape(), options.clock.now())
             .await?;
         self.drive(id.clone(), &subject).await?;
         Ok(id)
@@ -170,9 +170,10 @@ impl Drivers {
         let upgrade = upgrade_id(&id).map_err(|failure| doing(failure.to_string()))?;
         let (about, wish) = options.store.about(&id).await?;
         let agents = options.hub.open(&cluster, &upgrade, about.roster.clone(), wish);
-        let (spec, tally, trouble) = match entries::<Upgrade>(&options.store, &id, Seq(0)).await {
+        let (spec, tally, trouble) = match entries::<Upgrade>(&*options.store, &id, Seq(0)).await {
             Ok(entries) => (spec_of(&entries), tallied(&entries), None),
-            Err(error) => (None, Tally::default(), Some(format!("{}: {}", codes::OTHER_VERSION, chain(&error)))),
+            Err(FoldError::Journal { source: failed @ JournalError::Store { .. }, .. }) => return Err(failed),
+            Err(error) => (None, Tally::default(), Some(refused(&error, damages(&error)))),
         };
         let shape = spec.as_ref().map(|spec| (options.plans)(spec).shape().clone()).unwrap_or_default();
         let running = Running {
@@ -210,8 +211,15 @@ impl Drivers {
                 Err(Error::Journal { source: JournalError::Held { .. }, .. }) => {
                     tracing::info!(upgrade = %id, "another holder drives this upgrade");
                 }
+                Err(Error::Fold {
+                    source: FoldError::Journal { source: error @ JournalError::Store { .. }, .. },
+                    ..
+                }) => {
+                    tracing::warn!(upgrade = %id, error = chain(&error), "driver failed, starting it again");
+                }
                 Err(error @ (Error::PlanDiffers { .. } | Error::Fold { .. } | Error::Illegal { .. })) => {
-                    let error = format!("{}: {}", codes::OTHER_VERSION, chain(&error));
+                    let damaged = matches!(&error, Error::Fold { source, .. } if damages(source));
+                    let error = refused(&error, damaged);
                     tracing::error!(upgrade = %id, error, "an upgrade cannot be driven");
                     return self.change(&id, |running| running.trouble = Some(error));
                 }
@@ -235,7 +243,7 @@ impl Drivers {
         let parts = Parts {
             plan: Arc::new((options.plans)(spec)),
             world: Arc::new(world),
-            journal: Arc::new(options.store.clone()),
+            journal: options.store.clone(),
             clock: options.clock.clone(),
             holder: options.holder.clone(),
             options: Options {
@@ -279,6 +287,17 @@ fn fresh_id() -> RunId {
     let uuid = uuid::Uuid::now_v7().simple().to_string();
     // 48 bits of milliseconds and 24 random bits.
     RunId(format!("up-{}{}", &uuid[..12], &uuid[26..]))
+}
+
+/// Is it the store's fault, and not another version's?
+fn damages(error: &FoldError) -> bool {
+    matches!(error, FoldError::Journal { source: JournalError::Damaged(_), .. })
+}
+
+/// Why an upgrade is not driven, by its code; counted once.
+fn refused(error: &dyn std::error::Error, damaged: bool) -> String {
+    metrics::journal_refused();
+    format!("{}: {}", if damaged { codes::STORE_DAMAGED } else { codes::OTHER_VERSION }, chain(error))
 }
 
 fn spec_of(entries: &[Entry<Upgrade>]) -> Option<UpgradeSpec> {

@@ -26,6 +26,9 @@ const ALARMS: &str = "pilot_alarms";
 const FACTS: &str = "pilot_facts_total";
 const TASK_DEATHS: &str = "pilot_task_deaths_total";
 const FINISHED: &str = "pilot_upgrades_finished_total";
+const LEADING: &str = "pilot_leading";
+const STORE_FAILURES: &str = "pilot_store_failures_total";
+const REFUSED_JOURNALS: &str = "pilot_journals_refused_total";
 
 /// The steps, as label values of `pilot_phase`: a closed set.
 const PHASES: [&str; 7] = [
@@ -61,10 +64,17 @@ pub fn describe() {
     describe_counter!(FACTS, "facts appended to journals, by kind");
     describe_counter!(TASK_DEATHS, "supervised tasks that died and were started again");
     describe_counter!(FINISHED, "upgrades that ended, by outcome");
+    describe_gauge!(LEADING, "1 while this coordinator drives the upgrades, 0 while it stands by");
+    describe_counter!(STORE_FAILURES, "operations that the store failed or did not answer in time");
+    describe_counter!(
+        REFUSED_JOURNALS,
+        "upgrades that are not driven because their journal is damaged or of another version"
+    );
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!(LINKS).set(0.0);
     gauge!(ALARMS).set(0.0);
-    for counter in [PURGED, ENDED, RESUBMITTED, SCHEMA_CHANGES] {
+    gauge!(LEADING).set(0.0);
+    for counter in [PURGED, ENDED, RESUBMITTED, SCHEMA_CHANGES, STORE_FAILURES, REFUSED_JOURNALS] {
         counter!(counter).absolute(0);
     }
     phase(None);
@@ -146,4 +156,19 @@ pub fn links(count: usize) {
 /// A supervised task died.
 pub fn task_died(task: &'static str) {
     counter!(TASK_DEATHS, "task" => task).increment(1);
+}
+
+/// Whether this process drives the upgrades.
+pub fn leading(leads: bool) {
+    gauge!(LEADING).set(if leads { 1.0 } else { 0.0 });
+}
+
+/// The store failed, or did not answer in time.
+pub fn store_failed() {
+    counter!(STORE_FAILURES).increment(1);
+}
+
+/// The journal of an upgrade is damaged or of another version.
+pub fn journal_refused() {
+    counter!(REFUSED_JOURNALS).increment(1);
 }

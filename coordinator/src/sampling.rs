@@ -14,7 +14,7 @@ use crate::cloudwatch::CloudWatch;
 use crate::drivers::{DriversOptions, Running};
 use crate::metrics;
 use crate::rds::InstanceId;
-use crate::store::{Sample, SqliteStore};
+use crate::store::{Sample, Store};
 use crate::world::Upgrade;
 
 /// Between two samples.
@@ -26,7 +26,7 @@ const CLOUDWATCH_AGE_MAX: SignedDuration = SignedDuration::from_secs(300);
 
 /// Samples until it is dropped.
 pub(crate) async fn run(options: &DriversOptions, running: &Running, handle: &Handle<Upgrade>) -> Infallible {
-    let (store, clock) = (&options.store, &options.clock);
+    let (store, clock) = (&*options.store, &options.clock);
     let (reports, waits) = (sample(store, clock, running, handle), count_waits(store, clock, running, handle));
     tokio::join!(reports, waits, ask_cloudwatch(&*options.cloudwatch, clock, running)).0
 }
@@ -50,7 +50,7 @@ async fn ask_cloudwatch(cloudwatch: &dyn CloudWatch, clock: &Clock, running: &Ru
     }
 }
 
-async fn sample(store: &SqliteStore, clock: &Clock, running: &Running, handle: &Handle<Upgrade>) -> Infallible {
+async fn sample(store: &dyn Store, clock: &Clock, running: &Running, handle: &Handle<Upgrade>) -> Infallible {
     let mut shown = None;
     loop {
         clock.sleep(EVERY).await;
@@ -102,7 +102,7 @@ pub(crate) fn total(report: &Report, of: impl Fn(&proto::report::Controller) -> 
 }
 
 /// Follows the transient progress; a wait that ends is added to its step, in memory and as a sample `wait/<step>/<what>`.
-async fn count_waits(store: &SqliteStore, clock: &Clock, running: &Running, handle: &Handle<Upgrade>) -> Infallible {
+async fn count_waits(store: &dyn Store, clock: &Clock, running: &Running, handle: &Handle<Upgrade>) -> Infallible {
     let mut progress = handle.progress();
     let mut open: Option<(StepId, String, Mono)> = None;
     loop {

@@ -1,6 +1,8 @@
 //! The contracts that the fakes of the coordinator's ports keep, asked of the real AWS SDK against the lab: so that neither
 //! a fake nor the lab can drift from the other.
 
+mod store;
+
 use std::sync::Arc;
 use std::time::Duration;
 

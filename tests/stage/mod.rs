@@ -7,6 +7,7 @@ pub mod facts;
 pub mod http;
 pub mod pilot;
 pub mod process;
+pub mod store;
 pub mod world;
 
 use std::collections::BTreeMap;

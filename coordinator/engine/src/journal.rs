@@ -134,6 +134,9 @@ pub enum JournalError {
     /// There is a run of this id already.
     #[error("there is a run {0} already")]
     Exists(RunId),
+    /// The store holds what nobody wrote there: trying again does not help.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
     /// The store itself failed; whether the change was made is not known.
     #[error("the store failed while {doing}")]
     Store { doing: String, source: Box<dyn std::error::Error + Send + Sync> },

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use engine::Holder;
+use engine::{Holder, Subject};
 use proto::epoch::Epoch;
 use runtime::admin::{self, Admin};
 use runtime::clock::Clock;
@@ -20,12 +20,12 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use super::{Exit, Fault};
-use crate::config::{Config, Overrides, Store};
+use crate::config::{Config, Overrides, StorePlace};
 use crate::drivers::{Drivers, DriversOptions};
 use crate::link::{Admission, Hub, HubOptions, LinkService};
 use crate::operator::{Operator, OperatorService};
 use crate::rds::sdk::{Options, Place, shared_config};
-use crate::store::SqliteStore;
+use crate::store::{PostgresStore, SqliteStore, Store};
 use crate::{cloudwatch, metrics, rds, steps, web};
 
 /// Drivers and open requests get this long after the stop; the journal makes it safe to end at any time.
@@ -62,8 +62,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let clock = Clock::system();
     let recorder = recorder::install()?;
     metrics::describe();
-    let Store::Sqlite { path } = &config.store;
-    let store = SqliteStore::open(path, clock.clone())?;
+    metrics::leading(true);
+    let store = open_store(&config, &clock).await?;
     let grpc = admin::bind(config.listen).await?;
     let pages = admin::bind(config.admin_listen).await?;
     let (grpc_at, pages_at) = (grpc.local_addr()?, pages.local_addr()?);
@@ -100,20 +100,28 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn hub(config: &Config, store: &SqliteStore, clock: &Clock) -> anyhow::Result<Hub> {
-    let epoch = store.next_epoch().await?;
+async fn open_store(config: &Config, clock: &Clock) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match &config.store {
+        StorePlace::Sqlite { path } => Arc::new(SqliteStore::open(path, clock.clone())?),
+        StorePlace::Postgres(place) => Arc::new(PostgresStore::open(place, clock.clone()).await?),
+    })
+}
+
+async fn hub(config: &Config, store: &Arc<dyn Store>, clock: &Clock) -> anyhow::Result<Hub> {
+    let myself = Holder { id: uuid::Uuid::now_v7().to_string(), address: String::new() };
+    let epoch = store.acquire(&Subject::from("coordinator"), &myself, config.lease.driver()).await?;
     Ok(Hub::new(HubOptions {
         store: store.id().clone(),
         epoch: Epoch(epoch.0),
         lease: config.lease.agent(),
         clock: clock.clone(),
-        keeper: Arc::new(store.clone()),
+        keeper: store.clone(),
     }))
 }
 
 async fn drivers(
     config: &Config,
-    store: &SqliteStore,
+    store: &Arc<dyn Store>,
     hub: &Hub,
     clock: &Clock,
     stop: &Stop,

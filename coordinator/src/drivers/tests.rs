@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use engine::{Cx, Gate, Journal, Look, Reversal, Step, Wait};
+use engine::{Cx, Gate, Look, Reversal, Step, Wait};
 use proto::epoch::{Epoch, StoreId};
 use proto::report::Event;
 
@@ -12,7 +12,7 @@ use super::*;
 use crate::link::{FromAgent, Hello, HubOptions, ToAgent};
 use crate::operator::Operator;
 use crate::rds::fake::{Fake as FakeRds, Timings};
-use crate::store::OpenError;
+use crate::store::{OpenError, SqliteStore};
 
 const CLUSTER: &str = "arn:aws:rds:us-east-1:123456789012:cluster:orders";
 const SOON: Duration = Duration::from_secs(20);
@@ -75,13 +75,13 @@ async fn open(file: &Path, clock: &Clock) -> SqliteStore {
 /// One life of a coordinator.
 async fn life(file: &Path, outside: &Outside) -> Drivers {
     let clock = Clock::system();
-    let store = open(file, &clock).await;
+    let store: Arc<dyn Store> = Arc::new(open(file, &clock).await);
     let hub = Hub::new(HubOptions {
         store: StoreId(store.id().0.clone()),
-        epoch: Epoch(store.next_epoch().await.unwrap().0),
+        epoch: Epoch(1),
         lease: Duration::from_secs(5),
         clock: clock.clone(),
-        keeper: Arc::new(store.clone()),
+        keeper: store.clone(),
     });
     let outside = outside.clone();
     Drivers::resume(DriversOptions {

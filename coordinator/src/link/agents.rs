@@ -269,7 +269,8 @@ impl Agents {
     }
 
     async fn keep(&self, upgrade: &UpgradeId, wish: &Wish) -> Result<(), Failure> {
-        self.keeper.keep(upgrade, wish).await.map_err(|error| {
+        let epoch = self.table.lock().epoch;
+        self.keeper.keep(upgrade, epoch, wish).await.map_err(|error| {
             Failure::transient(codes::WISH_NOT_KEPT, "keeping the newest wish for the agents").because(error)
         })
     }

@@ -19,8 +19,8 @@ use super::table::Table;
 /// Keeps the newest wish of an upgrade, so that a restarted coordinator can say the same again or take it back. Last value
 /// only, and nothing decides on it.
 pub trait WishKeeper: Send + Sync + 'static {
-    /// Remembers the wish; returns once it is durable.
-    fn keep<'a>(&'a self, upgrade: &'a UpgradeId, wish: &'a Wish) -> BoxFuture<'a, Result<(), String>>;
+    /// Remembers the wish, told under this epoch; returns once it is durable. Refused when there is one of a newer epoch.
+    fn keep<'a>(&'a self, upgrade: &'a UpgradeId, epoch: Epoch, wish: &'a Wish) -> BoxFuture<'a, Result<(), String>>;
 }
 
 /// What a hub is made of.

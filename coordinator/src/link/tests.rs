@@ -45,7 +45,7 @@ pub(crate) fn wish(hold: bool) -> Wish {
 struct Kept(Mutex<Vec<Wish>>);
 
 impl WishKeeper for Kept {
-    fn keep<'a>(&'a self, _: &'a UpgradeId, wish: &'a Wish) -> BoxFuture<'a, Result<(), String>> {
+    fn keep<'a>(&'a self, _: &'a UpgradeId, _: Epoch, wish: &'a Wish) -> BoxFuture<'a, Result<(), String>> {
         self.0.lock().unwrap().push(wish.clone());
         Box::pin(async { Ok(()) })
     }

@@ -15,7 +15,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use engine::journal::entries;
-use engine::{AskId, JournalError, JournalRead, Request, RunFilter, RunId, RunInfo, Seq, Subject};
+use engine::{AskId, JournalError, Request, RunFilter, RunId, RunInfo, Seq, Subject};
 use proto::ids::{ClusterArn, JobId};
 use proto::intent::Targets;
 use proto::jobs::{Inspect, Inspection};
@@ -134,7 +134,7 @@ impl Operator {
         let now = options.clock.now();
         let running = self.drivers.running(&info.id);
         let (about, _) = options.store.about(&info.id).await.map_err(store)?;
-        let folded = engine::journal::fold::<Upgrade>(&options.store, &info.id).await;
+        let folded = engine::journal::fold::<Upgrade>(&*options.store, &info.id).await;
         let state = match folded {
             Ok(state) => state,
             Err(error) => return Ok(view::unreadable(&info, &about, &chain(&error), now)),
@@ -142,7 +142,7 @@ impl Operator {
         let tally = match &running {
             Some(running) => running.tally(),
             None => {
-                let all = entries::<Upgrade>(&options.store, &info.id, Seq(0)).await;
+                let all = entries::<Upgrade>(&*options.store, &info.id, Seq(0)).await;
                 let mut tally = tallied(&all.map_err(|error| Refusal::Failed(chain(&error)))?);
                 let samples = options.store.samples(&info.id, SAMPLES_READ).await.map_err(store)?;
                 recall_waits(&samples, &mut tally);
@@ -336,7 +336,7 @@ impl Operator {
         }
         let ask = if ask.is_empty() { AskId::fresh() } else { AskId::from(ask) };
         let mut changes = options.store.watch(&run);
-        engine::journal::ask::<Upgrade>(&options.store, &run, ask.clone(), by.into(), &request, options.clock.now())
+        engine::journal::ask::<Upgrade>(&*options.store, &run, ask.clone(), by.into(), &request, options.clock.now())
             .await
             .map_err(store)?;
         let taken = async {

@@ -3,15 +3,18 @@
 
 use engine::{JournalError, RunId};
 use futures_util::future::BoxFuture;
+use proto::epoch::{Epoch, StoreId};
 use proto::ids::{AgentId, UpgradeId};
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
+use super::Store;
+use super::rows::signed;
 use super::sqlite::{Refusal, SqliteStore};
 use crate::link::{Wish, WishKeeper};
 
 /// Samples kept of one run; the oldest go first.
-const SAMPLES_MAX: i64 = 20_000;
+pub(super) const SAMPLES_MAX: i64 = 20_000;
 
 /// One measurement.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -35,25 +38,23 @@ pub struct About {
     pub plan_digest: String,
 }
 
-impl SqliteStore {
-    /// Keeps what is fixed about a run. To be called before the run is created, so that no run is ever without it.
-    ///
-    /// # Errors
-    /// When the store fails, or the run has something already.
-    pub async fn prepare(&self, id: &RunId, about: &About) -> Result<(), JournalError> {
-        let (key, about) = (id.clone(), serde_json::to_string(about).map_err(unreadable)?);
-        self.tx("keeping what is fixed about a run", move |tx| {
-            tx.execute("insert into beside (run, about) values (?1, ?2)", params![key.as_str(), about])?;
-            Ok(())
-        })
-        .await
+impl Store for SqliteStore {
+    fn id(&self) -> &StoreId {
+        &self.id
     }
 
-    /// What was kept about a run, and the newest wish told to its agents.
-    ///
-    /// # Errors
-    /// When the store fails, or there is no such run.
-    pub async fn about(&self, id: &RunId) -> Result<(About, Option<Wish>), JournalError> {
+    fn prepare<'a>(&'a self, id: &'a RunId, about: &'a About) -> BoxFuture<'a, Result<(), JournalError>> {
+        Box::pin(async move {
+            let (key, about) = (id.clone(), serde_json::to_string(about).map_err(unreadable)?);
+            self.tx("keeping what is fixed about a run", move |tx| {
+                tx.execute("insert into beside (run, about) values (?1, ?2)", params![key.as_str(), about])?;
+                Ok(())
+            })
+            .await
+        })
+    }
+
+    fn about<'a>(&'a self, id: &'a RunId) -> BoxFuture<'a, Result<(About, Option<Wish>), JournalError>> {
         let key = id.clone();
         let read = move |tx: &rusqlite::Transaction<'_>| {
             let row = tx
@@ -63,19 +64,17 @@ impl SqliteStore {
                 .optional()?;
             row.ok_or_else(|| Refusal::Journal(JournalError::NoSuchRun(key)))
         };
-        let (about, wish) = self.tx("reading about a run", read).await?;
-        let about = serde_json::from_str(&about).map_err(unreadable)?;
-        let wish = wish.map(|wish| serde_json::from_str(&wish)).transpose().map_err(unreadable)?;
-        Ok((about, wish))
+        Box::pin(async move {
+            let (about, wish) = self.tx("reading about a run", read).await?;
+            let about = serde_json::from_str(&about).map_err(unreadable)?;
+            let wish = wish.map(|wish| serde_json::from_str(&wish)).transpose().map_err(unreadable)?;
+            Ok((about, wish))
+        })
     }
 
-    /// Adds samples; the oldest of the run go when there are too many.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn add_samples(&self, id: &RunId, samples: Vec<Sample>) -> Result<(), JournalError> {
+    fn add_samples<'a>(&'a self, id: &'a RunId, samples: Vec<Sample>) -> BoxFuture<'a, Result<(), JournalError>> {
         let id = id.clone();
-        self.tx("keeping samples", move |tx| {
+        Box::pin(self.tx("keeping samples", move |tx| {
             let mut insert =
                 tx.prepare_cached("insert into samples (run, at_ms, name, value) values (?1, ?2, ?3, ?4)")?;
             for sample in &samples {
@@ -86,17 +85,12 @@ impl SqliteStore {
             )?
             .execute(params![id.as_str(), SAMPLES_MAX])?;
             Ok(())
-        })
-        .await
+        }))
     }
 
-    /// The newest samples of a run, oldest first.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn samples(&self, id: &RunId, limit: u32) -> Result<Vec<Sample>, JournalError> {
+    fn samples<'a>(&'a self, id: &'a RunId, limit: u32) -> BoxFuture<'a, Result<Vec<Sample>, JournalError>> {
         let id = id.clone();
-        self.tx("reading samples", move |tx| {
+        Box::pin(self.tx("reading samples", move |tx| {
             let mut statement = tx.prepare_cached(
                 "select at_ms, name, value from (select n, at_ms, name, value from samples where run = ?1 \
                  order by n desc limit ?2) order by n",
@@ -104,25 +98,27 @@ impl SqliteStore {
             let sample =
                 |row: &rusqlite::Row<'_>| Ok(Sample { at_ms: row.get(0)?, name: row.get(1)?, value: row.get(2)? });
             Ok(statement.query_map(params![id.as_str(), limit], sample)?.collect::<Result<Vec<_>, _>>()?)
-        })
-        .await
+        }))
     }
 }
 
-fn unreadable(error: serde_json::Error) -> JournalError {
-    JournalError::Store { doing: "reading what is kept about a run".to_owned(), source: Box::new(error) }
+pub(super) fn unreadable(error: serde_json::Error) -> JournalError {
+    JournalError::Damaged(format!("what is kept about a run cannot be read: {error}"))
 }
 
 impl WishKeeper for SqliteStore {
-    fn keep<'a>(&'a self, upgrade: &'a UpgradeId, wish: &'a Wish) -> BoxFuture<'a, Result<(), String>> {
+    fn keep<'a>(&'a self, upgrade: &'a UpgradeId, epoch: Epoch, wish: &'a Wish) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
             let (key, text) = (upgrade.to_string(), serde_json::to_string(wish).map_err(|error| error.to_string())?);
             let update = move |tx: &rusqlite::Transaction<'_>| {
-                Ok(tx.execute("update beside set wish = ?2 where run = ?1", params![key, text])?)
+                let update = "update beside set wish = ?2, wish_epoch = ?3 where run = ?1 and wish_epoch <= ?3";
+                Ok(tx.execute(update, params![key, text, signed(epoch.0)?])?)
             };
             match self.tx("keeping a wish", update).await {
                 Ok(1) => Ok(()),
-                Ok(_) => Err(format!("there is no run {upgrade}")),
+                Ok(_) => {
+                    Err(format!("there is no run {upgrade}, or a newer coordinator has told its agents something"))
+                }
                 Err(error) => Err(runtime::supervision::chain(&error)),
             }
         })

@@ -11,25 +11,26 @@
 //!
 //! An append is durable when it returns (`synchronous = FULL`). Nothing else of the program opens this file.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{
-    Append, AskRow, Epoch, Holder, Journal, JournalError, JournalRead, Outcome, Record, RunFilter, RunId, RunInfo, Seq,
-    Subject,
+    Append, AskRow, Epoch, Holder, Journal, JournalError, JournalRead, Record, RunFilter, RunId, RunInfo, Seq, Subject,
 };
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use proto::epoch::StoreId;
 use runtime::clock::Clock;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, named_params, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, named_params, params};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::rows::{self, FactRow, RunRow, Watches, json, signed, timestamp, unsigned};
 use super::worker::{StartError, Worker};
+use crate::codes;
+use crate::metrics;
 
 mod migrations {
     refinery::embed_migrations!("src/store/migrations/sqlite");
@@ -40,8 +41,8 @@ mod migrations {
 pub struct SqliteStore {
     pub(super) worker: Worker,
     pub(super) clock: Clock,
-    id: StoreId,
-    watches: Arc<Mutex<HashMap<RunId, watch::Sender<u64>>>>,
+    pub(super) id: StoreId,
+    watches: Arc<Watches>,
     _lock: Arc<FileLock>,
 }
 
@@ -55,8 +56,12 @@ pub enum OpenError {
     InUse { path: PathBuf },
     #[error("{path} cannot be locked")]
     Lock { path: PathBuf, source: std::io::Error },
-    #[error("the store {path} cannot be opened")]
+    #[error("{}: the store {path} cannot be opened", codes::STORE_UNUSABLE)]
     Open { path: PathBuf, source: StartError },
+    #[error("{}: the store {path} is damaged", codes::STORE_DAMAGED)]
+    Damaged { path: PathBuf, source: StartError },
+    #[error("{}: the store {path} is of another version of this program", codes::STORE_VERSION)]
+    OtherVersion { path: PathBuf, source: StartError },
 }
 
 impl SqliteStore {
@@ -72,21 +77,8 @@ impl SqliteStore {
             id = identity(connection)?;
             Ok(())
         })
-        .map_err(|source| OpenError::Open { path: path.to_owned(), source })?;
+        .map_err(|source| refused(path, source))?;
         Ok(SqliteStore { worker, clock, id, watches: Arc::default(), _lock: Arc::new(lock) })
-    }
-
-    /// The identity of this store; agents obey one only.
-    pub fn id(&self) -> &StoreId {
-        &self.id
-    }
-
-    /// A fresh epoch that belongs to no lease: above every one before it.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn next_epoch(&self) -> Result<Epoch, JournalError> {
-        self.tx("taking an epoch", |tx| Ok(next_epoch(tx)?)).await
     }
 
     /// One transaction on the store's thread.
@@ -107,12 +99,25 @@ impl SqliteStore {
             .map_err(|gone| JournalError::Store { doing: doing.to_owned(), source: Box::new(gone) })?;
         outcome.map_err(|refusal| refusal.into_error(doing))
     }
+}
 
-    fn touch(&self, id: &RunId) {
-        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = watches.get(id) {
-            sender.send_modify(|n| *n = n.wrapping_add(1));
+/// Which kind of refusal a failed start is.
+fn refused(path: &Path, source: StartError) -> OpenError {
+    let path = path.to_owned();
+    match &source {
+        StartError::Damaged(_) => OpenError::Damaged { path, source },
+        StartError::Sqlite(error)
+            if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) =>
+        {
+            OpenError::Damaged { path, source }
         }
+        StartError::Migrate(error) => match error.kind() {
+            refinery::error::Kind::MissingVersion(_) | refinery::error::Kind::DivergentVersion(..) => {
+                OpenError::OtherVersion { path, source }
+            }
+            _ => OpenError::Open { path, source },
+        },
+        _ => OpenError::Open { path, source },
     }
 }
 
@@ -143,7 +148,6 @@ fn identity(connection: &mut Connection) -> Result<StoreId, rusqlite::Error> {
 pub(super) enum Refusal {
     Journal(JournalError),
     Sqlite(rusqlite::Error),
-    Corrupt(String),
 }
 
 impl From<rusqlite::Error> for Refusal {
@@ -160,69 +164,44 @@ impl From<JournalError> for Refusal {
 
 impl Refusal {
     fn into_error(self, doing: &str) -> JournalError {
-        let store = |source| JournalError::Store { doing: doing.to_owned(), source };
-        match self {
-            Refusal::Journal(error) => error,
-            Refusal::Sqlite(error) => store(Box::new(error)),
-            Refusal::Corrupt(what) => store(what.into()),
+        let error = match self {
+            Refusal::Journal(error) => return error,
+            Refusal::Sqlite(error) => error,
+        };
+        metrics::store_failed();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                JournalError::Damaged(format!("{doing}: {error}"))
+            }
+            Some(ErrorCode::DiskFull) => JournalError::Store { doing: doing.to_owned(), source: Box::new(Full(error)) },
+            _ => JournalError::Store { doing: doing.to_owned(), source: Box::new(error) },
         }
     }
 }
 
+/// Nothing of the change was written; it is tried again while the lease holds, and by the next driver after it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{}: the disk of the store is full: make room there; nothing was half written, and upgrades go on by themselves",
+    codes::STORE_UNUSABLE
+)]
+struct Full(#[source] rusqlite::Error);
+
 // --- rows ---
 
-fn number(value: u64) -> Result<i64, Refusal> {
-    i64::try_from(value).map_err(|_| Refusal::Corrupt(format!("{value} is too large for the store")))
+const RUN_COLUMNS: &str = "id, subject, created_at, outcome";
+
+fn read_run(row: &Row<'_>) -> Result<RunRow, rusqlite::Error> {
+    Ok(RunRow { id: row.get(0)?, subject: row.get(1)?, created_at: row.get(2)?, outcome: row.get(3)? })
 }
 
-fn unsigned(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or_default()
-}
-
-fn timestamp(text: &str) -> Result<Timestamp, Refusal> {
-    text.parse().map_err(|error| Refusal::Corrupt(format!("the time {text:?} cannot be read: {error}")))
-}
-
-fn json(text: &str) -> Result<Value, Refusal> {
-    serde_json::from_str(text).map_err(|error| Refusal::Corrupt(format!("a stored document cannot be read: {error}")))
-}
-
-fn outcome(text: Option<String>) -> Result<Option<Outcome>, Refusal> {
-    let known = [Outcome::Succeeded, Outcome::Unwound, Outcome::Refused, Outcome::Stopped];
-    let find = |text: String| {
-        let found = known.into_iter().find(|outcome| outcome.as_str() == text);
-        found.ok_or_else(|| Refusal::Corrupt(format!("the outcome {text:?} is not known")))
-    };
-    text.map(find).transpose()
-}
-
-struct RunRow {
-    id: String,
-    subject: String,
-    created_at: String,
-    outcome: Option<String>,
-}
-
-impl RunRow {
-    const COLUMNS: &str = "id, subject, created_at, outcome";
-
-    fn read(row: &Row<'_>) -> Result<RunRow, rusqlite::Error> {
-        Ok(RunRow { id: row.get(0)?, subject: row.get(1)?, created_at: row.get(2)?, outcome: row.get(3)? })
-    }
-
-    fn info(self) -> Result<RunInfo, Refusal> {
-        Ok(RunInfo {
-            id: RunId(self.id),
-            subject: Subject(self.subject),
-            created_at: timestamp(&self.created_at)?,
-            outcome: outcome(self.outcome)?,
-        })
-    }
+fn read_fact(row: &Row<'_>) -> Result<FactRow, rusqlite::Error> {
+    Ok(FactRow { seq: row.get(0)?, epoch: row.get(1)?, at: row.get(2)?, fact: row.get(3)?, sum: row.get(4)? })
 }
 
 fn run_row(tx: &Transaction<'_>, id: &RunId) -> Result<RunRow, Refusal> {
-    let sql = format!("select {} from runs where id = ?1", RunRow::COLUMNS);
-    let row = tx.query_row(&sql, [id.as_str()], RunRow::read).optional()?;
+    let sql = format!("select {} from runs where id = ?1", RUN_COLUMNS);
+    let row = tx.query_row(&sql, [id.as_str()], read_run).optional()?;
     row.ok_or_else(|| JournalError::NoSuchRun(id.clone()).into())
 }
 
@@ -263,19 +242,19 @@ impl JournalRead for SqliteStore {
             let sql = format!(
                 "select {} from runs where (outcome is null or not :active) and (:subject is null or subject = :subject) \
                  order by number desc limit :limit",
-                RunRow::COLUMNS
+                RUN_COLUMNS
             );
             let subject = subject.map(|subject| subject.0);
             let mut statement = tx.prepare_cached(&sql)?;
             let named = named_params! { ":active": active, ":subject": subject, ":limit": limit };
-            let rows = statement.query_map(named, RunRow::read)?.collect::<Result<Vec<_>, _>>()?;
-            rows.into_iter().map(RunRow::info).collect()
+            let rows = statement.query_map(named, read_run)?.collect::<Result<Vec<_>, _>>()?;
+            Ok(rows.into_iter().map(RunRow::info).collect::<Result<_, _>>()?)
         }))
     }
 
     fn info<'a>(&'a self, id: &'a RunId) -> BoxFuture<'a, Result<RunInfo, JournalError>> {
         let id = id.clone();
-        Box::pin(self.tx("reading a run", move |tx| run_row(tx, &id)?.info()))
+        Box::pin(self.tx("reading a run", move |tx| Ok(run_row(tx, &id)?.info()?)))
     }
 
     fn read_from<'a>(
@@ -289,29 +268,17 @@ impl JournalRead for SqliteStore {
             run_row(tx, &id)?;
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
             let mut statement = tx.prepare_cached(
-                "select seq, epoch, at, fact from facts where run = ?1 and seq >= ?2 order by seq limit ?3",
+                "select seq, epoch, at, fact, sum from facts where run = ?1 and seq >= ?2 order by seq limit ?3",
             )?;
             let rows = statement
-                .query_map(params![id.as_str(), number(from.0)?, limit], |row| {
-                    Ok((
-                        row.get::<_, i64>(0)?,
-                        row.get::<_, i64>(1)?,
-                        row.get::<_, String>(2)?,
-                        row.get::<_, String>(3)?,
-                    ))
-                })?
+                .query_map(params![id.as_str(), signed(from.0)?, limit], read_fact)?
                 .collect::<Result<Vec<_>, _>>()?;
-            let record = |(seq, epoch, at, fact): (i64, i64, String, String)| {
-                let (seq, epoch) = (Seq(unsigned(seq)), Epoch(unsigned(epoch)));
-                Ok(Record { seq, epoch, at: timestamp(&at)?, fact: json(&fact)? })
-            };
-            rows.into_iter().map(record).collect()
+            Ok(rows.into_iter().map(|row| row.record(id.as_str())).collect::<Result<_, _>>()?)
         }))
     }
 
     fn watch(&self, id: &RunId) -> watch::Receiver<u64> {
-        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
-        watches.entry(id.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe()
+        self.watches.watch(id)
     }
 
     fn holder<'a>(&'a self, subject: &'a Subject) -> BoxFuture<'a, Result<Option<(Holder, Epoch)>, JournalError>> {
@@ -335,7 +302,7 @@ impl Journal for SqliteStore {
         let (at, created) = (at.to_string(), created.to_string());
         Box::pin(async move {
             self.tx("creating a run", move |tx| insert_run(tx, subject, key, &at, &created)).await?;
-            self.touch(id);
+            self.watches.touch(id.as_str());
             Ok(())
         })
     }
@@ -357,15 +324,19 @@ impl Journal for SqliteStore {
                 if unsigned(next) != seq.0 || run.outcome.is_some() {
                     return Err(JournalError::Taken(seq).into());
                 }
-                tx.prepare_cached("insert into facts (run, seq, epoch, at, fact) values (?1, ?2, ?3, ?4, ?5)")?
-                    .execute(params![key.as_str(), next, number(epoch.0)?, at.to_string(), fact])?;
+                let at = at.to_string();
+                let sum = rows::sum(key.as_str(), seq.0, epoch.0, &at, &fact);
+                tx.prepare_cached(
+                    "insert into facts (run, seq, epoch, at, fact, sum) values (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?
+                .execute(params![key.as_str(), next, signed(epoch.0)?, at, fact, sum])?;
                 if let Some(outcome) = outcome {
                     tx.execute("update runs set outcome = ?2 where id = ?1", params![key.as_str(), outcome.as_str()])?;
                 }
                 Ok(())
             };
             self.tx("appending a fact", insert).await?;
-            self.touch(id);
+            self.watches.touch(id.as_str());
             Ok(())
         })
     }
@@ -388,7 +359,7 @@ impl Journal for SqliteStore {
             let epoch = next_epoch(tx)?;
             tx.execute(
                 "insert or replace into leases (subject, epoch, holder, address, expires_ms) values (?1, ?2, ?3, ?4, ?5)",
-                params![subject, number(epoch.0)?, holder.id, holder.address, expiry(now_ms, ttl)],
+                params![subject, signed(epoch.0)?, holder.id, holder.address, expiry(now_ms, ttl)],
             )?;
             Ok(epoch)
         }))
@@ -413,7 +384,7 @@ impl Journal for SqliteStore {
     fn release<'a>(&'a self, subject: &'a Subject, epoch: Epoch) -> BoxFuture<'a, Result<(), JournalError>> {
         let subject = subject.0.clone();
         Box::pin(self.tx("giving a lease back", move |tx| {
-            tx.execute("delete from leases where subject = ?1 and epoch = ?2", params![subject, number(epoch.0)?])?;
+            tx.execute("delete from leases where subject = ?1 and epoch = ?2", params![subject, signed(epoch.0)?])?;
             Ok(())
         }))
     }
@@ -436,7 +407,7 @@ impl Journal for SqliteStore {
                 Ok(())
             };
             self.tx("keeping a request", insert).await?;
-            self.touch(id);
+            self.watches.touch(id.as_str());
             Ok(())
         })
     }
@@ -459,7 +430,7 @@ impl Journal for SqliteStore {
             let ask = |(ask, by, at, request): (String, String, String, String)| {
                 Ok(AskRow { ask: ask.into(), by: by.into(), at: timestamp(&at)?, request: json(&request)? })
             };
-            rows.into_iter().map(ask).collect()
+            Ok(rows.into_iter().map(ask).collect::<Result<_, JournalError>>()?)
         }))
     }
 }
@@ -478,8 +449,8 @@ fn insert_run(tx: &Transaction<'_>, subject: Subject, id: RunId, at: &str, creat
         params![id.as_str(), subject.as_str(), at],
     )?;
     tx.execute(
-        "insert into facts (run, seq, epoch, at, fact) values (?1, 0, 0, ?2, ?3)",
-        params![id.as_str(), at, created],
+        "insert into facts (run, seq, epoch, at, fact, sum) values (?1, 0, 0, ?2, ?3, ?4)",
+        params![id.as_str(), at, created, rows::sum(id.as_str(), 0, 0, at, created)],
     )?;
     Ok(())
 }

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use engine::testing::journal_contract;
-use engine::{Holder, Journal, JournalRead, RunFilter, RunId, Subject};
+use engine::{Append, Holder, Journal, JournalError, JournalRead, RunFilter, RunId, Seq, Subject};
 use jiff::Timestamp;
+use proto::epoch::Epoch;
 use proto::ids::UpgradeId;
 use runtime::clock::Clock;
 use serde_json::json;
@@ -87,10 +88,14 @@ async fn the_newest_wish_outlives_the_process() {
     let run = RunId::from("up-0001");
     let upgrade: UpgradeId = run.as_str().parse().unwrap();
     let wish = crate::link::tests::wish(true);
-    assert!(store.keep(&upgrade, &wish).await.is_err(), "a wish of no run was kept");
+    assert!(store.keep(&upgrade, Epoch(5), &wish).await.is_err(), "a wish of no run was kept");
     store.prepare(&run, &About::default()).await.unwrap();
-    store.keep(&upgrade, &wish).await.unwrap();
+    store.keep(&upgrade, Epoch(5), &wish).await.unwrap();
     assert_eq!(store.about(&run).await.unwrap().1, Some(wish));
+    assert!(
+        store.keep(&upgrade, Epoch(4), &crate::link::tests::wish(false)).await.is_err(),
+        "a deposed one's wish was kept"
+    );
 }
 
 #[tokio::test]
@@ -104,4 +109,102 @@ async fn samples_come_back_in_order() {
     }
     let newest = store.samples(&run, 2).await.unwrap();
     assert_eq!(newest.iter().map(|sample| sample.at_ms).collect::<Vec<_>>(), [3, 4]);
+}
+
+/// A store with one run, and its lease.
+async fn with_a_run(file: &std::path::Path) -> (SqliteStore, RunId, engine::Epoch) {
+    let store = reopened(file, &Clock::system()).await;
+    let (subject, run) = (Subject::from("c"), RunId::from("up-0001"));
+    store.prepare(&run, &About::default()).await.unwrap();
+    store.create(&subject, &run, Timestamp::UNIX_EPOCH, &json!({ "kind": "created" })).await.unwrap();
+    let holder = Holder { id: "one".into(), address: "a".into() };
+    let epoch = store.acquire(&subject, &holder, Duration::from_secs(600)).await.unwrap();
+    (store, run, epoch)
+}
+
+async fn append(store: &SqliteStore, id: &RunId, epoch: engine::Epoch, seq: u64) -> Result<(), JournalError> {
+    let fact = json!({ "kind": "warned", "detail": "x".repeat(3000) });
+    store.append(Append { id, epoch, seq: Seq(seq), at: Timestamp::UNIX_EPOCH, fact: &fact, outcome: None }).await
+}
+
+#[tokio::test]
+async fn a_full_disk_is_named_nothing_is_half_written_and_it_goes_on_with_room() {
+    let (folder, file) = (Folder::new(), "full.sqlite");
+    let (store, run, epoch) = with_a_run(&folder.0.join(file)).await;
+    // What SQLite says of a full disk, it says of its own limit too.
+    let limit = |pages: u32| {
+        store
+            .worker
+            .run(move |connection| connection.query_row(&format!("pragma max_page_count = {pages}"), [], |_| Ok(())))
+    };
+    limit(1).await.unwrap().unwrap();
+    let mut seq = 1;
+    let error = loop {
+        match append(&store, &run, epoch, seq).await {
+            Ok(()) => seq += 1,
+            Err(error) => break runtime::supervision::chain(&error),
+        }
+    };
+    assert!(error.contains("PU0009") && error.contains("disk of the store is full"), "{error}");
+    assert_eq!(store.read_from(&run, Seq(0), 1000).await.unwrap().len() as u64, seq, "half of a fact was written");
+    limit(100_000).await.unwrap().unwrap();
+    append(&store, &run, epoch, seq).await.unwrap();
+    assert_eq!(store.read_from(&run, Seq(seq), 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_torn_file_and_one_of_another_version_are_refused_by_name_and_left_alone() {
+    let (folder, clock) = (Folder::new(), Clock::system());
+    let file = folder.0.join("torn.sqlite");
+    let (store, run, epoch) = with_a_run(&file).await;
+    for seq in 1..30 {
+        append(&store, &run, epoch, seq).await.unwrap();
+    }
+    let newer = "insert into refinery_schema_history values (99, 'later', '2030-01-01T00:00:00Z', '1')";
+    store.worker.run(|connection| connection.execute_batch("pragma wal_checkpoint(truncate)")).await.unwrap().unwrap();
+    drop(store);
+    drop(reopened(&file, &clock).await);
+    let whole = std::fs::read(&file).unwrap();
+    let refused = async |bytes: &[u8]| {
+        let file = folder.file();
+        std::fs::write(&file, bytes).unwrap();
+        let error = SqliteStore::open(&file, clock.clone()).err().expect("a damaged file was opened");
+        assert!(std::fs::read(&file).unwrap() == bytes, "a damaged file was written to");
+        runtime::supervision::chain(&error)
+    };
+    for torn in [&whole[..whole.len() / 2], &b"this was never a database, but something else of the same name"[..]] {
+        let error = refused(torn).await;
+        assert!(error.contains("PU0007") && error.contains("damaged"), "{error}");
+    }
+    let store = reopened(&file, &clock).await;
+    store.worker.run(move |connection| connection.execute_batch(newer)).await.unwrap().unwrap();
+    drop(store);
+    let error = reopening_fails(&file, &clock).await;
+    assert!(error.contains("PU0008"), "{error}");
+}
+
+/// Why a file that nobody has open any more is refused.
+async fn reopening_fails(file: &std::path::Path, clock: &Clock) -> String {
+    let open = async {
+        loop {
+            match SqliteStore::open(file, clock.clone()) {
+                Ok(_) => panic!("it was opened"),
+                Err(OpenError::InUse { .. }) => clock.sleep(Duration::from_millis(5)).await,
+                Err(error) => return runtime::supervision::chain(&error),
+            }
+        }
+    };
+    clock.timeout(Duration::from_secs(5), open).await.expect("the store is unlocked within 5 s")
+}
+
+#[tokio::test]
+async fn a_flipped_bit_of_a_fact_is_refused_by_its_place() {
+    let folder = Folder::new();
+    let (store, run, epoch) = with_a_run(&folder.file()).await;
+    append(&store, &run, epoch, 1).await.unwrap();
+    let flip = "update facts set fact = replace(fact, 'xxx', 'xyx') where seq = 1";
+    store.worker.run(move |connection| connection.execute(flip, [])).await.unwrap().unwrap();
+    let error = store.read_from(&run, Seq(0), 10).await.unwrap_err();
+    assert!(matches!(&error, JournalError::Damaged(what) if what.contains("place 1")), "{error}");
+    assert_eq!(store.read_from(&run, Seq(0), 1).await.unwrap().len(), 1, "what is before it can be read");
 }

@@ -30,6 +30,7 @@ impl Worker {
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "full")?;
         connection.pragma_update(None, "foreign_keys", "on")?;
+        whole(&connection)?;
         prepare(&mut connection)?;
         let (sender, mut inbox) = mpsc::channel::<Work>(QUEUE_MAX);
         thread::Builder::new().name("store".into()).spawn(move || {
@@ -54,9 +55,17 @@ impl Worker {
     }
 }
 
+/// A torn or overwritten file is refused before anything is written to it.
+fn whole(connection: &Connection) -> Result<(), StartError> {
+    let said: String = connection.query_row("pragma quick_check(1)", [], |row| row.get(0))?;
+    if said == "ok" { Ok(()) } else { Err(StartError::Damaged(said)) }
+}
+
 /// Why the thread could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error("what it holds contradicts itself: {0}")]
+    Damaged(String),
     #[error("the file cannot be used as a database")]
     Sqlite(#[from] rusqlite::Error),
     #[error("the tables cannot be brought up to date")]

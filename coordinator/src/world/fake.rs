@@ -46,7 +46,7 @@ struct Script {
 struct KeepsNothing;
 
 impl WishKeeper for KeepsNothing {
-    fn keep<'a>(&'a self, _: &'a UpgradeId, _: &'a Wish) -> BoxFuture<'a, Result<(), String>> {
+    fn keep<'a>(&'a self, _: &'a UpgradeId, _: Epoch, _: &'a Wish) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async { Ok(()) })
     }
 }
