@@ -244,6 +244,9 @@ impl Inner {
         crate::metrics::job_ended(end.is_ok());
         match &end {
             Ok(_) => tracing::info!(job = %job.id, kind = job.kind, ms, "job done"),
+            Err(failure) if cancel.is_cancelled() => {
+                tracing::info!(job = %job.id, kind = job.kind, ms, code = failure.code, "job taken back");
+            }
             Err(failure) => {
                 tracing::warn!(job = %job.id, kind = job.kind, ms, code = failure.code, doing = failure.doing,
                     chain = ?failure.chain, "job failed");
