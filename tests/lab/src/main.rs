@@ -8,6 +8,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// A scenario file that asks for what cannot be.
+const REFUSED: u8 = 2;
 /// Bad usage, as the other binaries of this project say it.
 const USAGE: u8 = 64;
 
@@ -31,7 +33,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("pilot-lab: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<lab::scenario::Refused>() { ExitCode::from(REFUSED) } else { ExitCode::FAILURE }
         }
     }
 }

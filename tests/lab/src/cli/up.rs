@@ -77,7 +77,7 @@ async fn start(lab: &Lab, place: &Place, arguments: &Arguments) -> anyhow::Resul
     let cluster = lab.create_cluster(settings).await?;
     super::say("filling three databases");
     schema::create(&master(&cluster), Scale(arguments.scale), extensions, &tempo).await?;
-    let environment = lab.environment();
+    let environment = super::exec::environment(lab, &cluster, arguments.from);
     std::fs::write(super::exec::environment_file(), serde_json::to_vec_pretty(&environment)?)?;
 
     let ClusterHandle { identifier, endpoint, reader_endpoint, port, .. } = &cluster;
@@ -93,6 +93,7 @@ async fn start(lab: &Lab, place: &Place, arguments: &Arguments) -> anyhow::Resul
     for line in commands(place, &cluster, arguments)? {
         println!("{line}");
     }
+    println!("# or from any other shell: pilot-lab exec -- psql -c '\\dt+'");
     super::say("up; Ctrl-C ends it");
     Ok(())
 }
