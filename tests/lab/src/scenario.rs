@@ -282,11 +282,39 @@ fn fault(value: &Spanned<DeValue<'_>>) -> Result<Planned, Wrong> {
 #[must_use]
 pub fn told(scenario: &Scenario) -> String {
     let mut text = scenario.about.clone();
+    let (mut zero, mut timings) = (Timings::zero(), scenario.timings.clone());
+    let changed = zero.entries().into_iter().zip(timings.entries()).filter(|((_, zero), (_, set))| zero != set);
+    let late: Vec<String> = changed.map(|(_, (name, set))| format!("{name} {set:?}")).collect();
+    if !late.is_empty() {
+        let _ = write!(text, "\n  timings: {}", late.join(", "));
+    }
+    for (client, delay) in &scenario.resolver_delays {
+        let _ = write!(text, "\n  names reach {client} {delay:?} later");
+    }
     for planned in &scenario.faults {
-        let _ = write!(text, "\n  {} × {:?}", planned.times, planned.fault);
-        if let Some(at) = planned.at {
-            let _ = write!(text, " at {at:?}");
-        }
+        let _ = write!(text, "\n  {}", fault_told(planned));
+    }
+    text
+}
+
+/// In the file's own words: `failover (cluster: blue), at hold, 2 times`.
+fn fault_told(planned: &Planned) -> String {
+    let written = serde_json::to_value(planned).unwrap_or_default();
+    let word = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let all = || written.as_object().into_iter().flatten();
+    let fields: Vec<String> = all()
+        .filter(|(name, _)| !["kind", "times", "at"].contains(&name.as_str()))
+        .map(|(name, value)| format!("{name}: {}", word(value)))
+        .collect();
+    let mut text = word(&written["kind"]);
+    if !fields.is_empty() {
+        let _ = write!(text, " ({})", fields.join(", "));
+    }
+    if planned.at.is_some() {
+        let _ = write!(text, ", at {}", word(&written["at"]));
+    }
+    if planned.times > 1 {
+        let _ = write!(text, ", {} times", planned.times);
     }
     text
 }
@@ -307,6 +335,11 @@ mod tests {
             [[fault]]\nkind = \"failover\"\ncluster = \"blue\"\nat = \"hold\"\n[[fault]]\nkind = \"flaps\"\ntimes = 6\n";
         let read = parse(text).expect("it is right");
         assert_eq!((read.about.as_str(), read.readers), ("late", 1));
+        let told = told(&read);
+        assert!(told.starts_with("late\n  timings: ") && told.contains("names_delay 90s"), "{told}");
+        for line in ["names reach slow 3600s later", "failover (cluster: blue), at hold", "flaps, 6 times"] {
+            assert!(told.contains(&format!("\n  {line}")), "{line:?} is not in: {told}");
+        }
         assert_eq!(read.timings.names_delay, Duration::from_secs(90));
         assert_eq!(read.timings.completed_delay, Duration::from_millis(129_100));
         assert_eq!(read.resolver_delay("slow"), Duration::from_secs(3600));
