@@ -224,6 +224,14 @@ impl Fake {
         }
     }
 
+    /// Changes what AWS shows of the deployment that has this cluster as its source.
+    pub fn edit_deployment_of(&self, source: &ClusterResourceId, edit: impl FnOnce(&mut Deployment)) {
+        let mut inner = self.settled();
+        if let Some(state) = inner.world.deployments.values_mut().find(|state| state.blue == *source) {
+            edit(&mut state.shown);
+        }
+    }
+
     /// Changes an instance behind everybody's back.
     pub fn edit_instance(&self, id: &InstanceId, edit: impl FnOnce(&mut Instance)) {
         let mut inner = self.settled();

@@ -493,3 +493,79 @@ async fn active_transactions_that_block_slots_are_ended_only_after_approval() {
         .any(|entry| matches!(&entry.fact, Fact::ApprovalAsked { name, .. } if name == "purge-active"));
     assert!(asked, "a person is asked before an active transaction is ended");
 }
+
+/// Something that makes old blue look like another, or right again.
+type Disguise = fn(&Stage, right: bool);
+
+#[tokio::test(start_paused = true)]
+async fn cleanup_deletes_nothing_whose_resource_id_is_not_old_blues() {
+    let disguises: [(&str, Disguise); 4] = [
+        ("-STRANGER, not green", |stage, right| {
+            stage.aws.edit_cluster(&CLUSTER.into(), |cluster| {
+                cluster.resource_id = strange(cluster.resource_id.as_str(), right).as_str().into();
+            });
+        }),
+        ("its name archive does not end in -old and a number", |stage, right| {
+            let (from, to) = if right { ("archive", "orders-old1") } else { ("orders-old1", "archive") };
+            stage.aws.edit_cluster(&from.into(), |cluster| cluster.id = to.into());
+        }),
+        ("the deployment names arn:aws:rds:us-east-1:123456789012:cluster:other as its source", |stage, right| {
+            let name = if right { "orders-old1" } else { "other" };
+            let arn = format!("arn:aws:rds:us-east-1:123456789012:cluster:{name}");
+            stage.aws.edit_deployment_of(&stage.blue, |deployment| deployment.source = arn.parse().expect("an ARN"));
+        }),
+        ("this instance was not of blue when it was recorded", |stage, right| {
+            // The reader of old blue, which goes first: another of the same name in its place.
+            stage.aws.edit_instance(&"orders-2-old1".into(), |reader| {
+                reader.resource_id = strange(reader.resource_id.as_str(), right).as_str().into();
+            });
+        }),
+    ];
+    for (words, disguise) in disguises {
+        let stage = Stage::new(clock());
+        let mut stranger = NewCluster::named("orders-old2", "14.12");
+        stranger.deletion_protection = false;
+        let stranger = stage.aws.add_cluster(stranger);
+        let (seen, since) = (stage.clone(), std::sync::Mutex::new(None));
+        *stage.tamper.lock().unwrap() = Some(Box::new(move |_| {
+            // From the new production's snapshot on, which is what cleanup begins with, for half a minute.
+            let snapshots = seen.aws.calls().iter().filter(|call| call.operation == "CreateDBClusterSnapshot").count();
+            let mut since = since.lock().unwrap();
+            match *since {
+                None if snapshots == 2 => {
+                    disguise(&seen, false);
+                    *since = Some((seen.clock.mono(), false));
+                }
+                Some((from, false)) if seen.clock.mono().since(from) > std::time::Duration::from_secs(30) => {
+                    assert_eq!(deleted(&seen), [""; 0], "while {words}");
+                    disguise(&seen, true);
+                    *since = Some((from, true));
+                }
+                _ => {}
+            }
+        }));
+        let played = testing::play(stage.scene(spec())).await;
+        ended(&played, Outcome::Succeeded);
+        let refused = failures(&played.facts).into_iter().find(|(_, failure)| failure.code == codes::OLD_BLUE_WRONG);
+        let (_, failure) = refused.unwrap_or_else(|| panic!("nothing was refused while {words}"));
+        assert!(failure.class == FailureClass::NeedsOperator && failure.to_string().contains(words), "{failure}");
+        assert_eq!(deleted(&stage), ["orders-2-old1", "orders-1-old1", "orders-old1"]);
+        let left = cluster_of(&stage.aws, "orders-old2").await.expect("the stranger's cluster stands");
+        assert_eq!((left.resource_id, left.members.len()), (stranger.resource_id, 2));
+    }
+}
+
+/// An identity that is another's, or the right one again.
+fn strange(id: &str, right: bool) -> String {
+    let own = id.trim_end_matches("-STRANGER");
+    if right { own.to_owned() } else { format!("{own}-STRANGER") }
+}
+
+/// What AWS was asked to delete of clusters and instances, and did, in order.
+fn deleted(stage: &Stage) -> Vec<String> {
+    let calls = stage.aws.calls().into_iter().filter(|call| call.acted);
+    calls
+        .filter(|call| ["DeleteDBCluster", "DeleteDBInstance"].contains(&call.operation))
+        .map(|call| call.target)
+        .collect()
+}
