@@ -118,6 +118,33 @@ async fn databases(stage: &Stage) -> anyhow::Result<()> {
     stage.sql_as_owner("billing", "drop table scratch").await?;
     refused(stage, &with(stage.spec(16), "verify.queries", vec!["nosuch"]), &["PU0023", "nosuch", "configuration"])
         .await?;
+    stage.pilot(&["preflight", "--cluster", CLUSTER, "--to", "16"]).await?.expect(0, &[])?;
+    what_green_would_not_follow(stage).await
+}
+
+/// Unlogged tables, large objects and triggers that fire on replicas, on a real server: found by name, one after the other.
+async fn what_green_would_not_follow(stage: &Stage) -> anyhow::Result<()> {
+    for (make, remove, code, words) in [
+        ("create unlogged table scratch (id int primary key)", "drop table scratch", "PU0025", "public.scratch"),
+        ("select lo_create(4711)", "select lo_unlink(4711)", "PU0026", "1 in billing"),
+        (
+            "create table t (id int primary key); create function f() returns trigger language plpgsql as 'begin return new; end';
+             create trigger audit before insert on t for each row execute function f(); alter table t enable always trigger audit",
+            "drop table t; drop function f()",
+            "PU0040",
+            "public.t: audit",
+        ),
+    ] {
+        stage.sql_as_owner("billing", make).await?;
+        // The triggers are only warned of.
+        let exit = if code == "PU0040" { 0 } else { 2 };
+        let said = stage.pilot(&["preflight", "--cluster", CLUSTER, "--to", "16", "--output", "json"]).await?;
+        said.expect(exit, &[code, words])?;
+        stage.sql_as_owner("billing", remove).await?;
+    }
+    stage.sql_as_owner("billing", "create unlogged table scratch (id int primary key)").await?;
+    refused(stage, &stage.spec(16), &["PU0025", "public.scratch", "rds.logically_replicate_unlogged_tables"]).await?;
+    stage.sql_as_owner("billing", "drop table scratch").await?;
     stage.pilot(&["preflight", "--cluster", CLUSTER, "--to", "16"]).await?.expect(0, &[])
 }
 

@@ -7,6 +7,7 @@ pub mod facts;
 pub mod http;
 pub mod pilot;
 pub mod process;
+pub mod role;
 pub mod store;
 pub mod world;
 
@@ -167,6 +168,7 @@ impl Stage {
         let cluster = lab.create_cluster((setting.shape)(settings)).await?;
         let master = run::master(&cluster);
         schema::create(&master, Scale(0.001), setting.extensions, &tempo).await?;
+        role::make(&lab, &master, setting.from, &tempo).await.context("making the agents' role by its script")?;
         let ledger = Arc::new(Ledger::new());
         let readers = setting.reading.then(|| cluster.reader_endpoint.clone());
         let bouncer = if setting.pooled { Some(pooler(&folder, &master, readers, &tempo).await?) } else { None };
@@ -256,9 +258,9 @@ impl Stage {
     /// # Errors
     /// When its files or its process cannot be made.
     pub fn start_agent(&mut self, id: &str, cluster: Option<&str>, last: bool) -> anyhow::Result<()> {
-        std::fs::write(self.folder.join(format!("{id}.password")), &self.cluster.agent.1)?;
+        std::fs::write(self.folder.join(format!("{id}.password")), role::PASSWORD)?;
         let cluster = cluster.unwrap_or(&self.cluster.arn);
-        let mut text = pilot::agent_config(&self.folder, id, cluster, &self.cli.coordinator, &self.cluster.agent.0);
+        let mut text = pilot::agent_config(&self.folder, id, cluster, &self.cli.coordinator, role::NAME);
         if let (Some(service), true) = (&self.service, self.agents.is_empty()) {
             let url = service.base_url();
             text += &format!("[[ingestion]]\nname = \"orders-service\"\nkind = \"http\"\nbase_url = \"{url}\"\n");

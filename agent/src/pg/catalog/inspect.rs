@@ -5,7 +5,7 @@
 /// The settings that the upgrade depends on.
 pub const SETTINGS: &str = "select name, setting from pg_settings where name = any(array['server_version', 'wal_level', 'max_replication_slots',
       'max_wal_senders', 'max_logical_replication_workers', 'max_sync_workers_per_subscription', 'max_worker_processes', 'max_connections',
-      'rds.logical_replication', 'shared_preload_libraries', 'default_transaction_read_only', 'log_statement', 'track_activity_query_size',
+      'rds.logical_replication', 'rds.logically_replicate_unlogged_tables', 'shared_preload_libraries', 'default_transaction_read_only', 'log_statement', 'track_activity_query_size',
       'wal_sender_timeout', 'wal_receiver_timeout', 'logical_decoding_work_mem', 'max_slot_wal_keep_size', 'idle_in_transaction_session_timeout',
       'cron.database_name', 'cron.use_background_workers', 'session_replication_role', 'max_prepared_transactions'])";
 
