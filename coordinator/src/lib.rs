@@ -13,6 +13,7 @@ pub mod monitors;
 pub mod operator;
 pub mod preflight;
 pub mod rds;
+mod redact;
 mod sampling;
 pub mod spec;
 pub mod steps;

@@ -315,6 +315,8 @@ async fn upgrade_log(cx: &Context<'_>, deployment: &Deployment) -> Result<Option
     let Some(file) = files.last() else { return Ok(None) };
     let portion = rds.log_portion(&instance, &file.name, &LogFrom::Tail { lines: LINES }).await?;
     let text = portion.text.trim();
+    // Redacted before it is cut, for a cut may stand inside a constant.
+    let text = crate::redact::log(text);
     let start = text.char_indices().rev().nth(CHARS_MAX).map_or(0, |(at, _)| at);
     Ok(Some(text[start..].to_owned()))
 }

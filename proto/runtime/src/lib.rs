@@ -10,3 +10,4 @@ pub mod recorder;
 pub mod shutdown;
 pub mod supervision;
 pub mod telemetry;
+pub mod tried;
