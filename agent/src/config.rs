@@ -356,4 +356,17 @@ sql = "select 1"
         assert!("::/0".parse::<HostRule>().unwrap().allows("::1"));
         assert!("0.0.0.0/0".parse::<HostRule>().unwrap().allows("127.0.0.1"));
     }
+
+    #[test]
+    fn any_bytes_in_the_configuration_are_refused_or_load() {
+        let target = runtime::tried::Target::new(env!("CARGO_MANIFEST_DIR"), "config").seed(WHOLE);
+        target
+            .words(&["::1/129", "0.0.0.0/33", "[[ingestion]]\n", "kind = 'http'\n", "'/0'", "host_suffixes = ['."])
+            .run(|bytes| match load("bytes", &String::from_utf8_lossy(bytes)) {
+                Ok(config) => {
+                    config.host_suffixes.iter().any(|rule| rule.allows("orders.rds.amazonaws.com")).to_string()
+                }
+                Err(error) => error.split(['`', '"']).next().unwrap_or_default().to_owned(),
+            });
+    }
 }

@@ -238,4 +238,20 @@ mod tests {
         check("store", GOOD.replace("kind = 'sqlite'\npath = 'pilot.sqlite'", open_store), "store.tls");
         check("lease", format!("{GOOD}[lease]\ncall_seconds = 20\n"), "third");
     }
+
+    #[test]
+    fn any_bytes_in_the_configuration_are_refused_or_load() {
+        let whole = format!(
+            "listen = '127.0.0.1:1'\n{GOOD}[lease]\ndriver_seconds = 30\nagent_seconds = 15\ncall_seconds = 10\n"
+        );
+        let target = runtime::tried::Target::new(env!("CARGO_MANIFEST_DIR"), "config").seed(whole);
+        target.words(&["[::1]:0", "0.0.0.0:1", "[store]\n", "kind = 'postgres'\n", "''"]).run(|bytes| {
+            match load("bytes", &String::from_utf8_lossy(bytes)) {
+                Ok(_) => "valid".into(),
+                Err(error) => {
+                    runtime::supervision::chain(&error).split(['`', '"']).next().unwrap_or_default().to_owned()
+                }
+            }
+        });
+    }
 }

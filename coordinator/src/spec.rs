@@ -547,4 +547,43 @@ mod tests {
             }]
         });
     }
+
+    /// A file, a JSON that came over the wire, or a fact of the journal: what validates can be planned with and lasts.
+    #[test]
+    fn any_bytes_in_a_spec_are_refused_or_make_a_plan() {
+        let whole = toml::to_string(&UpgradeSpec::new("orders", "16")).expect("TOML");
+        let window = "cluster = 'orders'\nto = '16.9'\n[reboot]\nwindow = 'sun:02:00-sun:03:00'\npolicy = 'allow'\n";
+        let json = serde_json::to_string(&UpgradeSpec::new("orders", "17")).expect("JSON");
+        let target = runtime::tried::Target::new(env!("CARGO_MANIFEST_DIR"), "spec").words(&[
+            "nan",
+            "inf",
+            "-inf",
+            "1e300",
+            "mon:24:00-",
+            "-mon:00:00",
+            "[[switchover.resubmit]]\n",
+            "'é.é'",
+        ]);
+        target.seed(whole).seed(window).seed(json).run(|bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let read = match text.starts_with('{') {
+                true => serde_json::from_str::<UpgradeSpec>(&text).map_err(|error| error.to_string()),
+                false => toml::from_str::<UpgradeSpec>(&text).map_err(|error| error.message().to_owned()),
+            };
+            let spec = match read {
+                Ok(spec) => spec,
+                Err(refused) => return refused.split('`').next().unwrap_or_default().to_owned(),
+            };
+            if let Err(refused) = spec.validate() {
+                assert!(!refused.cure.is_empty(), "{refused}");
+                return refused.field.to_owned();
+            }
+            assert!(!crate::steps::plan(&spec).shape().steps.is_empty());
+            if let Ok(Some(window)) = spec.reboot.window() {
+                let now = "2026-11-23T05:06:07Z".parse().expect("a time");
+                assert!(window.opens_in(now) <= jiff::SignedDuration::from_hours(24 * 7), "{:?}", spec.reboot.window);
+            }
+            "valid".into()
+        });
+    }
 }

@@ -199,4 +199,19 @@ mod tests {
         assert_eq!(marks.read("loader").unwrap(), None);
         std::fs::remove_dir_all(dir).unwrap();
     }
+
+    #[test]
+    fn any_bytes_of_an_ingestion_system_are_a_state_or_refused() {
+        let target = runtime::tried::Target::new(env!("CARGO_MANIFEST_DIR"), "ingestion-state");
+        let target = target.words(&["\"paused\"", "\"mixed\"", "\"rate\":", "\"backlog\":", "1e400"]);
+        target.seed(*br#"{"state":"running","backlog":12,"rate":3.5}"#).run(|bytes| {
+            match read_state("reading", bytes) {
+                Ok(seen) => {
+                    assert!(seen.rate.is_none_or(f64::is_finite), "{:?}", seen.rate);
+                    format!("{:?} {}", seen.state, seen.backlog.is_some())
+                }
+                Err(error) => error.to_string().chars().take(60).collect(),
+            }
+        });
+    }
 }

@@ -226,7 +226,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 fn pointed(text: &str, databases: &[String], to: impl Fn(&str) -> SocketAddr) -> Result<String, String> {
     let mut left: Vec<&str> = databases.iter().map(String::as_str).collect();
     let mut lines = Vec::new();
-    for line in text.lines() {
+    for line in text.split('\n') {
         let name = line.split_once('=').map(|(name, _)| name.trim().trim_matches('"'));
         match left.iter().position(|wanted| name == Some(*wanted)) {
             None => lines.push(line.to_owned()),
@@ -237,7 +237,7 @@ fn pointed(text: &str, databases: &[String], to: impl Fn(&str) -> SocketAddr) ->
         }
     }
     match left.first() {
-        None => Ok(lines.join("\n") + "\n"),
+        None => Ok(lines.join("\n") + if text.ends_with('\n') { "" } else { "\n" }),
         Some(missing) => Err(format!("it has no line for database {missing:?}")),
     }
 }
@@ -353,6 +353,34 @@ mod tests {
         assert_eq!(
             pointed("[databases]\n", &["orders".into()], |_| to).unwrap_err(),
             "it has no line for database \"orders\""
+        );
+    }
+
+    /// Every line of a database that is not ours stays as it was.
+    #[test]
+    fn any_bytes_in_the_databases_file_stay_but_for_host_and_port() {
+        let target = runtime::tried::Target::new(env!("CARGO_MANIFEST_DIR"), "pgbouncer-databases");
+        let target = target.words(&["host=", "port=1", "orders =", "\"orders\"=", ";", "* = "]);
+        let to: SocketAddr = "127.0.0.7:5432".parse().expect("an address");
+        target.seed(*b"; ours\norders = host=a port=1 dbname=orders\n\"billing\" = host=b\n* = host=c\n").run(
+            |bytes| {
+                let text = String::from_utf8_lossy(bytes);
+                match pointed(&text, &["orders".into(), "billing".into()], |_| to) {
+                    Ok(now) => {
+                        let (text, lines) = (text.trim_end_matches('\n'), now.trim_end_matches('\n'));
+                        let (before, after): (Vec<&str>, Vec<&str>) =
+                            (text.split('\n').collect(), lines.split('\n').collect());
+                        let changed = before.iter().zip(&after).filter(|(before, after)| before != after).count();
+                        assert!(before.len() == after.len() && changed <= 2, "{now}");
+                        assert_eq!(
+                            pointed(&now, &["orders".into(), "billing".into()], |_| to).as_deref(),
+                            Ok(now.as_str())
+                        );
+                        format!("{changed} changed")
+                    }
+                    Err(missing) => missing,
+                }
+            },
         );
     }
 }

@@ -80,7 +80,7 @@ pub fn first_word(text: &str) -> Option<String> {
     loop {
         rest = rest.trim_start();
         rest = if let Some(comment) = rest.strip_prefix("--") {
-            comment.split_once('\n')?.1
+            comment.split_once(['\n', '\r'])?.1
         } else if rest.starts_with("/*") {
             &rest[skip_comment(rest)?..]
         } else {
@@ -163,11 +163,16 @@ impl Token {
 
 fn tokens(text: &str) -> Result<Vec<Token>, Refusal> {
     let (mut found, mut depth, mut at) = (Vec::new(), 0_usize, 0);
+    // The server's own text ends at a NUL.
+    if text.contains('\0') {
+        return Err(Refusal::CutOff);
+    }
     while let Some(first) = text[at..].chars().next() {
         let rest = &text[at..];
         let (kind, length) = match first {
-            _ if first.is_whitespace() => (None, first.len_utf8()),
-            '-' if rest.starts_with("--") => (None, rest.find('\n').map_or(rest.len(), |end| end + 1)),
+            // To the server any other space is a letter, and a comment ends at a carriage return too.
+            _ if first.is_ascii_whitespace() || first == '\x0b' => (None, 1),
+            '-' if rest.starts_with("--") => (None, rest.find(['\n', '\r']).map_or(rest.len(), |end| end + 1)),
             '/' if rest.starts_with("/*") => (None, skip_comment(rest).ok_or(Refusal::CutOff)?),
             '\'' => (Some(Kind::Other), plain_string(rest)?),
             '"' => {
@@ -377,6 +382,8 @@ mod tests {
             ("with x as (select 1) table x", Refusal::Utility("TABLE".into())),
             ("update t set a = 1; update t set b = 1", Refusal::MultiStatement),
             ("; update t set a = 1", Refusal::MultiStatement),
+            ("update t set a = 1 -- why\r; delete from t", Refusal::MultiStatement),
+            ("update t set a = 1 \0", Refusal::CutOff),
             ("begin; update t set a = 1; commit", Refusal::MultiStatement),
             ("update t set a = $1", Refusal::Parameters),
             ("select * into u from t", Refusal::MakesTable),
@@ -440,5 +447,41 @@ mod tests {
         assert_eq!(widen(u32::MAX, (1 << 32) + 5), Some((1 << 32) - 1));
         assert_eq!(widen(3, (1 << 32) - 2), Some((1 << 32) + 3));
         assert_eq!(widen(7, (3 << 32) + 9), Some((3 << 32) + 7));
+    }
+
+    /// The text of anybody's session. What is found eligible is one statement whose verb stands in it.
+    #[test]
+    fn any_bytes_of_a_session_are_classified() {
+        let target = runtime::tried::Target::new(env!("CARGO_MANIFEST_DIR"), "statements")
+            .words(&[
+                "with x as (",
+                "insert into ",
+                "/*",
+                "*/",
+                "--",
+                "$$",
+                "E'",
+                "U&\"",
+                ";",
+                "::",
+                "$1",
+                "into",
+                "pg_temp.",
+            ])
+            .seed(*b"insert into t (a, b) select 1, 'it''s' from x where y = E'\\'' -- why\n;")
+            .seed(*b"with recursive a as (select 1), \"b\" as (values (2)) update t set a = $t$x$t$")
+            .seed(*b"merge into t using s on t.a = s.a when matched then update set b = 1");
+        target.run(|bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let word = first_word(&text);
+            match classify(&text) {
+                Ok(statement) => {
+                    assert!(text.to_ascii_uppercase().contains(statement.verb), "{}", statement.verb);
+                    assert!(word.is_some() && !text.contains('\0'), "{word:?}");
+                    statement.verb.into()
+                }
+                Err(refusal) => format!("{refusal:?}").chars().take(14).collect(),
+            }
+        });
     }
 }

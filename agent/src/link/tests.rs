@@ -48,7 +48,7 @@ fn wish(generation: u64) -> Intent {
     }
 }
 
-fn hold(generation: u64, hold_max_ms: u64) -> Intent {
+pub(super) fn hold(generation: u64, hold_max_ms: u64) -> Intent {
     let window = SwitchoverWindow { open: true, deadline_ms: 60_000, grace_ms: 1_000, hold_max_ms };
     Intent { gate: GateWish::Hold, window: Some(window), ..wish(generation) }
 }

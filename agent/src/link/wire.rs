@@ -221,4 +221,41 @@ mod tests {
             assert_eq!(serde_json::json!(it), class(it));
         }
     }
+
+    /// As protobuf, and as the JSON inside of it: intents and the bodies of jobs.
+    #[test]
+    fn any_bytes_of_a_coordinator_are_read_or_refused_by_name() {
+        use prost::Message as _;
+        let down = |message| WireDown { message: Some(message) };
+        let welcome = wire::Welcome { store_id: "s".into(), epoch: 3, lease_ms: 15_000, role: "lead".into() };
+        let job = wire::Job {
+            id: "up-1/vacuum/1/vacuum".into(),
+            kind: "vacuum".into(),
+            expected_json: "{}".into(),
+            body_json: "{}".into(),
+            ..wire::Job::default()
+        };
+        let intent = serde_json::to_vec(&super::super::tests::hold(1, 60_000)).expect("JSON");
+        let target = runtime::tried::Target::new(env!("CARGO_MANIFEST_DIR"), "coordinator-messages")
+            .words(&["\"epoch\":1", "\"generation\":2", "\"gate\":\"hold\"", "\"serving\":\"green\"", "127.0.0.1"])
+            .seed(down(to_agent::Message::Welcome(welcome)).encode_to_vec())
+            .seed(down(to_agent::Message::Job(job)).encode_to_vec())
+            .seed(intent);
+        target.run(|bytes| {
+            let said = |read: Result<Down, WireError>| match read {
+                Ok(read) => format!("{read:?}").chars().take(30).collect(),
+                Err(refused) => refused.to_string().chars().take(60).collect::<String>(),
+            };
+            if let Ok(message) = WireDown::decode(bytes) {
+                return said(read(message));
+            }
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            let number = |name: &str| {
+                let value = serde_json::from_str::<serde_json::Value>(&text).ok();
+                value.and_then(|value| value[name].as_u64()).unwrap_or_default()
+            };
+            let (epoch, generation) = (number("epoch"), number("generation"));
+            said(read(down(to_agent::Message::Intent(wire::Intent { epoch, generation, body_json: text.clone() }))))
+        });
+    }
 }

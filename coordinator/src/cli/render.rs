@@ -334,4 +334,21 @@ mod tests {
         check(7325.0, "2 h 02 min");
         assert_eq!((bytes(900), bytes(4 << 20)), ("900 B".to_owned(), "4.0 MiB".to_owned()));
     }
+
+    /// What a coordinator of another version, or something else behind its address, answers.
+    #[test]
+    fn any_bytes_of_a_coordinator_are_rendered_or_refused() {
+        let target = runtime::tried::Target::new(env!("CARGO_MANIFEST_DIR"), "cli-answers");
+        target.words(&["\"seconds\":", "\"outcome\":", "\"steps\":", "-1e300"]).run(|bytes| {
+            let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return "no JSON".into() };
+            let status = read::<StatusView>(value.clone()).map(|view| status(&view) + &summary(&view) + &now(&view));
+            let facts = read::<crate::operator::view::HistoryView>(value.clone());
+            let facts =
+                facts.map(|history| history.facts.iter().filter(|f| worth_a_line(f)).map(fact).collect::<String>());
+            let briefs = read::<Vec<Brief>>(value["upgrades"].clone()).map(|all| briefs(&all));
+            let lines = |text: String| text.lines().count().min(9);
+            let found = [preflight(&value).ok(), Some(agents(&value)), briefs.ok(), status.ok(), facts.ok()];
+            format!("{:?}", found.map(|text| text.map(lines)))
+        });
+    }
 }

@@ -173,4 +173,46 @@ mod tests {
         assert_eq!(class("transient"), JobFailureClass::Transient);
         assert_eq!(class("something new"), JobFailureClass::NeedsOperator);
     }
+
+    /// As protobuf, and as the JSON inside of it.
+    #[test]
+    fn any_bytes_of_an_agent_are_read_or_refused_by_name() {
+        use prost::Message as _;
+        let message = |message| WireFrom { message: Some(message) };
+        let hello = wire::Hello {
+            agent_id: "agent-1".into(),
+            cluster_arn: "arn:aws:rds:us-east-1:123456789012:cluster:orders".into(),
+            version: "0".into(),
+            capabilities: vec!["inspect".into()],
+            seen: Some(wire::Watermark { store_id: "s".into(), epoch: 1, generation: 2 }),
+            jobs_in_flight: vec!["up-1/vacuum/1/vacuum".into()],
+            ..wire::Hello::default()
+        };
+        let failed = wire::JobFailed { id: "a/b/1/c".into(), class: "transient".into(), ..wire::JobFailed::default() };
+        let target = runtime::tried::Target::new(env!("CARGO_MANIFEST_DIR"), "agent-messages")
+            .words(&["\"age_ms\":", "\"side\":\"green\"", "\"kind\":", "127.0.0.1", "0/16B6C50", "::1"])
+            .seed(message(from_agent::Message::Hello(hello)).encode_to_vec())
+            .seed(message(from_agent::Message::JobFailed(failed)).encode_to_vec())
+            .seed(serde_json::to_vec(&proto::report::Report::default()).expect("JSON"));
+        target.run(|bytes| {
+            let said = |read: Result<String, WireError>| {
+                read.unwrap_or_else(|refused| refused.to_string().chars().take(60).collect())
+            };
+            if let Ok(message) = WireFrom::decode(bytes) {
+                let first = said(super::hello(message.clone()).map(|hello| format!("hello {}", hello.seen.is_some())));
+                return first + &said(from_agent(message).map(|read| format!("{read:?}").chars().take(20).collect()));
+            }
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            let report = message(from_agent::Message::Report(wire::Report { body_json: text.clone() }));
+            let event = message(from_agent::Message::Event(wire::Event { n: 1, body_json: text }));
+            let report = from_agent(report).map(|read| match read {
+                FromAgent::Report(report) => {
+                    crate::metrics::report(&report);
+                    format!("report {:?}", crate::sampling::lag_bytes(&report).is_some())
+                }
+                _ => "another".to_owned(),
+            });
+            said(report) + &said(from_agent(event).map(|read| format!("{read:?}").chars().take(40).collect()))
+        });
+    }
 }

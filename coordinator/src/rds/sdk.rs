@@ -3,6 +3,8 @@
 //! Two clients: one for reads, with a small budget of retries; one for changes, without any, because the RDS API has no client
 //! token and a change sent twice is a second change. Time-outs and retries are explicit, and so is the behaviour version.
 
+#[cfg(test)]
+mod bytes;
 mod convert;
 pub(crate) mod failure;
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The plan: one file a step, one line each. Steps reach the world through `Cx` only.
 
+#[cfg(test)]
+mod bytes;
 pub mod cleanup;
 pub mod codes;
 mod deletion;

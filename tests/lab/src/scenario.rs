@@ -101,7 +101,7 @@ impl Scenario {
     pub fn parse(file: &Path, text: &str) -> Result<Self, Refused> {
         read(text).map_err(|wrong| Refused {
             file: file.to_owned(),
-            line: text[..wrong.at.start.min(text.len())].matches('\n').count() + 1,
+            line: text.bytes().take(wrong.at.start).filter(|byte| *byte == b'\n').count() + 1,
             what: wrong.what,
             cure: wrong.cure,
         })
@@ -386,5 +386,26 @@ mod tests {
         for name in Timings::NAMES {
             parse(&format!("[timings]\nbase = \"{name}\"\n")).expect(name);
         }
+    }
+
+    #[test]
+    fn any_bytes_in_a_scenario_are_refused_by_line_or_read() {
+        let mut target = runtime::tried::Target::new(env!("CARGO_MANIFEST_DIR"), "scenario");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+        for case in std::fs::read_dir(folder).expect("the scenarios").flatten() {
+            target = target.seed(std::fs::read(case.path().join("scenario.toml")).unwrap_or_default());
+        }
+        target
+            .words(&["[[fault]]\n", "kind = ", "times = ", "at = 'hold'\n", "'1h'", "'999999999999999999h'", "é"])
+            .run(|bytes| {
+                let text = String::from_utf8_lossy(bytes);
+                match parse(&text) {
+                    Ok(scenario) => told(&scenario).lines().count().min(20).to_string(),
+                    Err(refused) => {
+                        assert!((1..=text.lines().count() + 1).contains(&refused.line), "line {}", refused.line);
+                        refused.what.split(['"', '`']).next().unwrap_or_default().to_owned()
+                    }
+                }
+            });
     }
 }
