@@ -29,6 +29,8 @@ codes! {
     STORE_VERSION = "PU0008";
     /// The store cannot be reached, opened or written.
     STORE_UNUSABLE = "PU0009";
+    /// Another coordinator drives the upgrades.
+    NOT_LEADING = "PU0010";
 
     /// No agent of the cluster is connected.
     NO_LEAD = "PU0101";

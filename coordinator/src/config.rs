@@ -20,6 +20,9 @@ pub struct Config {
     /// gRPC for agents and operators.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
+    /// Where agents and people reach this coordinator, told by the others that stand by; `listen` where it is not given.
+    #[serde(default)]
+    pub advertise: Option<String>,
     /// Web page, `/metrics`, `/livez`, `/readyz`.
     #[serde(default = "default_admin")]
     pub admin_listen: SocketAddr,
@@ -77,7 +80,7 @@ pub struct Log {
 
 impl Default for Lease {
     fn default() -> Lease {
-        Lease { driver_seconds: 30, agent_seconds: 15, call_seconds: 10 }
+        Lease { driver_seconds: 10, agent_seconds: 15, call_seconds: 3 }
     }
 }
 
@@ -203,7 +206,7 @@ mod tests {
     #[test]
     fn a_small_file_is_enough() {
         let config = load("small", GOOD).unwrap();
-        assert_eq!((config.listen.port(), config.lease.driver_seconds), (7400, 30));
+        assert_eq!((config.listen.port(), config.lease.driver_seconds), (7400, 10));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! One driver per active upgrade: started for every run that the store calls active, started again when it dies, and
-//! given what it needs from outside (the agents' events, the lease that agents' leases depend on).
+//! One driver per active upgrade while this coordinator leads (`leading.rs`): started for every run that the store calls active,
+//! started again when it dies, and given what it needs from outside (the agents' events, the lease that agents' leases depend on).
 //!
 //! No decision about an upgrade is made here; that is the engine's.
 
@@ -11,8 +11,8 @@ use engine::driver::{DriveError as Error, OnFact};
 use engine::failure::Failure;
 use engine::journal::{FoldError, entries};
 use engine::{
-    Driver, Ended, Entry, Fact, Handle, Holder, JournalError, Options, Parts, Plan, PlanShape, RunFilter, RunId, Seq,
-    Source, StepId, Subject,
+    Driver, Ended, Entry, Fact, Handle, Holder, JournalError, Options, Parts, Plan, PlanShape, RunId, Seq, Source,
+    StepId, Subject,
 };
 use proto::ids::{AgentId, ClusterArn};
 use runtime::backoff::Backoff;
@@ -33,6 +33,7 @@ use crate::spec::UpgradeSpec;
 use crate::store::{About, Store};
 use crate::world::{Upgrade, World, upgrade_id};
 
+mod leading;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +42,8 @@ pub type Plans = Arc<dyn Fn(&UpgradeSpec) -> Plan<Upgrade> + Send + Sync>;
 
 /// Shortest and longest pause before a driver that died is started again.
 const RESTART_WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// Between two looks at a lease that another holder has.
+const FREE_EVERY: Duration = Duration::from_millis(250);
 /// How long agents have to settle the last word of an upgrade; they need nothing from it, so it is not retried.
 const FAREWELL: Duration = Duration::from_secs(10);
 /// Finished upgrades whose counts stay in memory.
@@ -70,6 +73,15 @@ struct Inner {
     options: DriversOptions,
     running: Mutex<BTreeMap<RunId, Running>>,
     tasks: TaskTracker,
+    term: Mutex<Option<Term>>,
+}
+
+/// From taking the lead to losing it: its drivers, and what stops them.
+#[derive(Clone)]
+struct Term {
+    /// The lead's epoch: no two terms of a store have the same.
+    number: u64,
+    tasks: TaskTracker,
     token: CancellationToken,
 }
 
@@ -87,6 +99,7 @@ pub struct Running {
     /// Why no driver can drive it, when none can.
     pub trouble: Option<String>,
     pub ended: bool,
+    term: u64,
 }
 
 impl Running {
@@ -97,7 +110,8 @@ impl Running {
 }
 
 impl Drivers {
-    /// Opens every active run's table, then starts its driver. Agents may be let in after this returns.
+    /// Leads if nobody does: opens every active run's table, starts its driver, lets agents in. Else it stands by, and takes over
+    /// when the one that leads is gone.
     ///
     /// # Errors
     /// When the store fails.
@@ -106,33 +120,28 @@ impl Drivers {
             options,
             running: Mutex::default(),
             tasks: TaskTracker::new(),
-            token: CancellationToken::new(),
+            term: Mutex::default(),
         }));
-        let active = RunFilter { active_only: true, ..RunFilter::default() };
-        for run in drivers.0.options.store.list(&active).await? {
-            tracing::info!(upgrade = %run.id, cluster = %run.subject, "resuming");
-            drivers.drive(run.id, &run.subject).await?;
-        }
-        let (stop, token) = (drivers.0.options.stop.clone(), drivers.0.token.clone());
-        drivers.0.tasks.spawn(async move {
-            stop.triggered().await;
-            token.cancel();
-        });
+        drivers.0.options.hub.follow(None);
+        let lead = drivers.stand().await?;
+        drivers.0.tasks.spawn(drivers.clone().take_turns(lead));
         Ok(drivers)
     }
 
     /// Creates a run and drives it. The cluster's ARN is the subject: one active upgrade each.
     ///
     /// # Errors
-    /// `SubjectBusy`, or the store's own.
+    /// `SubjectBusy`, `Held` while another coordinator leads, or the store's own.
     pub async fn start(&self, cluster: &ClusterArn, spec: UpgradeSpec, about: &About) -> Result<RunId, JournalError> {
         let options = &self.0.options;
+        let term = self.term().clone();
+        let term = term.ok_or(JournalError::Held { holder: String::new(), remaining: Duration::ZERO })?;
         let (id, subject) = (fresh_id(), Subject(cluster.to_string()));
         let plan = (options.plans)(&spec);
         options.store.prepare(&id, about).await?;
         engine::journal::start::<Upgrade>(&*options.store, &subject, &id, spec, plan.shape(), options.clock.now())
             .await?;
-        self.drive(id.clone(), &subject).await?;
+        self.drive(&term, id.clone(), &subject).await?;
         Ok(id)
     }
 
@@ -156,14 +165,35 @@ impl Drivers {
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, id: &RunId, change: impl FnOnce(&mut Running)) {
-        if let Some(running) = self.lock().get_mut(id) {
+    fn term(&self) -> MutexGuard<'_, Option<Term>> {
+        self.0.term.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This coordinator leads from now on, under this epoch at least.
+    fn begin(&self, epoch: engine::Epoch) -> Term {
+        self.0.options.hub.lead(proto::epoch::Epoch(epoch.0));
+        let term = Term { number: epoch.0, tasks: TaskTracker::new(), token: CancellationToken::new() };
+        *self.term() = Some(term.clone());
+        term
+    }
+
+    /// It does not lead any more: drivers stop at their next look, and what is known of them is forgotten.
+    fn end(&self, term: &Term) {
+        *self.term() = None;
+        self.lock().clear();
+        term.token.cancel();
+        term.tasks.close();
+    }
+
+    /// Nothing when a later term has the run.
+    fn change(&self, term: u64, id: &RunId, change: impl FnOnce(&mut Running)) {
+        if let Some(running) = self.lock().get_mut(id).filter(|running| running.term == term) {
             change(running);
         }
     }
 
     /// Opens the run's table and spawns what keeps its driver alive.
-    async fn drive(&self, id: RunId, subject: &Subject) -> Result<(), JournalError> {
+    async fn drive(&self, term: &Term, id: RunId, subject: &Subject) -> Result<(), JournalError> {
         let options = &self.0.options;
         let doing = |what: String| JournalError::Store { doing: format!("resuming {id}"), source: what.into() };
         let cluster: ClusterArn = subject.as_str().parse().map_err(|error| doing(format!("{error}")))?;
@@ -185,10 +215,18 @@ impl Drivers {
             handle: None,
             trouble,
             ended: false,
+            term: term.number,
         };
-        self.lock().insert(id.clone(), running.clone());
+        {
+            let mut all = self.lock();
+            // Of two who found it undriven the first drives it, and only within the term.
+            if all.contains_key(&id) || term.token.is_cancelled() {
+                return Ok(());
+            }
+            all.insert(id.clone(), running.clone());
+        }
         if let Some(spec) = spec {
-            self.0.tasks.spawn(self.clone().keep_alive(id, spec, running));
+            term.tasks.spawn(self.clone().keep_alive(term.clone(), id, subject.clone(), spec, running));
         } else {
             tracing::error!(upgrade = %id, trouble = running.trouble, "an upgrade cannot be driven");
         }
@@ -196,15 +234,22 @@ impl Drivers {
     }
 
     /// Drives until the run ends, the process stops, or driving is hopeless.
-    async fn keep_alive(self, id: RunId, spec: UpgradeSpec, running: Running) {
+    async fn keep_alive(self, term: Term, id: RunId, subject: Subject, spec: UpgradeSpec, running: Running) {
+        let mut first = true;
         let mut backoff = Backoff::new(RESTART_WAITS.0, RESTART_WAITS.1);
         loop {
-            let ended = self.drive_once(&id, &spec, &running).await;
-            self.change(&id, |running| running.handle = None);
+            let free = self.until_free(&term, &id, &subject, &running, first).await;
+            let ended = match free {
+                Ok(false) => return,
+                Ok(true) => self.drive_once(&term, &id, &spec, &running).await,
+                Err(source) => Err(Error::Journal { id: id.clone(), source }),
+            };
+            first &= matches!(ended, Err(Error::Journal { .. }));
+            self.change(term.number, &id, |running| running.handle = None);
             match ended {
                 Ok(Ended::Finished(outcome)) => {
                     tracing::info!(upgrade = %id, outcome = outcome.as_str(), "upgrade ended");
-                    return self.finish(&id, &running).await;
+                    return self.finish(&term, &id, &running).await;
                 }
                 Ok(Ended::Stopped) => return,
                 Ok(Ended::Fenced) => tracing::warn!(upgrade = %id, "driver lost its lease"),
@@ -221,18 +266,48 @@ impl Drivers {
                     let damaged = matches!(&error, Error::Fold { source, .. } if damages(source));
                     let error = refused(&error, damaged);
                     tracing::error!(upgrade = %id, error, "an upgrade cannot be driven");
-                    return self.change(&id, |running| running.trouble = Some(error));
+                    return self.change(term.number, &id, |running| running.trouble = Some(error));
                 }
                 Err(error) => tracing::warn!(upgrade = %id, error = chain(&error), "driver failed, starting it again"),
             }
             running.agents.unfollow();
-            if !self.0.options.stop.sleep(&self.0.options.clock, backoff.next_wait()).await {
-                return;
+            tokio::select! {
+                () = term.token.cancelled() => return,
+                () = self.0.options.clock.sleep(backoff.next_wait()) => {}
             }
         }
     }
 
-    async fn drive_once(&self, id: &RunId, spec: &UpgradeSpec, running: &Running) -> Result<Ended, Error> {
+    /// Waits until the lease of a former coordinator's driver has run out; `false` when the term ends before. Before the first drive
+    /// of a term the newest wish is read again then: the former driver may have told the agents something until that moment.
+    async fn until_free(
+        &self,
+        term: &Term,
+        id: &RunId,
+        subject: &Subject,
+        running: &Running,
+        first: bool,
+    ) -> Result<bool, JournalError> {
+        let options = &self.0.options;
+        let mut said = false;
+        while let Some((holder, _)) = options.store.holder(subject).await?.filter(|(it, _)| it.id != options.holder.id)
+        {
+            if !said {
+                tracing::info!(upgrade = %id, holder = holder.address, "waiting for a former driver's lease to run out");
+                said = true;
+            }
+            tokio::select! {
+                () = term.token.cancelled() => return Ok(false),
+                () = options.clock.sleep(FREE_EVERY) => {}
+            }
+        }
+        if first {
+            running.agents.recall(options.store.about(id).await?.1);
+        }
+        Ok(true)
+    }
+
+    async fn drive_once(&self, term: &Term, id: &RunId, spec: &UpgradeSpec, running: &Running) -> Result<Ended, Error> {
         let options = &self.0.options;
         let world = World {
             rds: Arc::clone(&options.rds),
@@ -255,10 +330,10 @@ impl Drivers {
         };
         let (driver, handle) = Driver::new(id.clone(), parts);
         running.agents.follow(handle.lease());
-        self.change(id, |running| running.handle = Some(handle.clone()));
+        self.change(term.number, id, |running| running.handle = Some(handle.clone()));
         let sampler = sampling::run(options, running, &handle);
         tokio::select! {
-            ended = driver.run(self.0.token.clone()) => ended,
+            ended = driver.run(term.token.clone()) => ended,
             never = deliver_events(&running.agents, &handle, &options.clock) => match never {},
             never = ring_at_lease_changes(&running.agents, &handle) => match never {},
             never = sampler => match never {},
@@ -266,14 +341,14 @@ impl Drivers {
     }
 
     /// The last word to the agents, then the table is free for the next upgrade.
-    async fn finish(&self, id: &RunId, running: &Running) {
+    async fn finish(&self, term: &Term, id: &RunId, running: &Running) {
         if let Err(failure) = running.agents.farewell(FAREWELL).await {
             tracing::warn!(upgrade = %id, error = %failure, "agents did not settle the last word of an upgrade");
         }
         if let Ok(upgrade) = upgrade_id(id) {
             running.agents.close(&upgrade);
         }
-        self.change(id, |running| running.ended = true);
+        self.change(term.number, id, |running| running.ended = true);
         let mut all = self.lock();
         let ended: Vec<RunId> = all.iter().filter(|(_, running)| running.ended).map(|(id, _)| id.clone()).collect();
         for old in ended.iter().take(ended.len().saturating_sub(FINISHED_MAX)) {
@@ -366,8 +441,14 @@ async fn observe(
 /// A new epoch makes the newest intent new, and sessions must look.
 async fn ring_at_lease_changes(agents: &Agents, handle: &Handle<Upgrade>) -> std::convert::Infallible {
     let mut lease = handle.lease();
+    let mut said = engine::Epoch(0);
     loop {
         agents.lease_changed();
+        let epoch = lease.borrow_and_update().epoch;
+        if epoch != said {
+            said = epoch;
+            tracing::info!(upgrade = %handle.run_id(), epoch = epoch.0, "driving");
+        }
         if lease.changed().await.is_err() {
             return std::future::pending().await;
         }

@@ -8,6 +8,7 @@ pub mod http;
 pub mod pilot;
 pub mod process;
 pub mod role;
+pub mod several;
 pub mod store;
 pub mod world;
 
@@ -35,6 +36,8 @@ use serde_json::Value;
 use self::facts::Facts;
 use self::pilot::{Binaries, CommandLine, Said, Upgrade};
 use self::process::Process;
+use self::several::Several;
+use self::store::StoreServer;
 use self::world::World;
 
 /// The cluster of every stage.
@@ -78,6 +81,8 @@ pub struct Setting {
     pub shape: fn(ClusterSettings) -> ClusterSettings,
     /// The coordinator's leases: driver, agent, call, in seconds.
     pub lease: (u64, u64, u64),
+    /// Two coordinators that share a store in PostgreSQL, in place of one with a file.
+    pub shared: bool,
 }
 
 impl Default for Setting {
@@ -96,6 +101,7 @@ impl Default for Setting {
             policy: None,
             shape: std::convert::identity,
             lease: (9, 4, 3),
+            shared: false,
         }
     }
 }
@@ -127,6 +133,9 @@ pub struct Stage {
     folder: PathBuf,
     binaries: Binaries,
     lease: (u64, u64, u64),
+    /// The section of the configuration that names the coordinators' store.
+    store: String,
+    several: Option<Several>,
     commanded: bool,
     expected: Option<Vec<String>>,
     /// The cloud.
@@ -142,8 +151,11 @@ pub async fn play(setting: Setting, body: impl AsyncFnOnce(&mut Stage) -> anyhow
     let played = body(&mut stage).await.and_then(|()| stage.nothing_unexpected_was_logged());
     let logs = stage.logs();
     let folder = stage.folder.clone();
-    let Stage { coordinator, agents, service, probes, bouncer, lab, .. } = stage;
+    let Stage { coordinator, agents, service, probes, bouncer, several, lab, .. } = stage;
     drop((coordinator, agents, service, probes, bouncer));
+    if let Some(several) = several {
+        several.end().await;
+    }
     lab.stop().await;
     match played {
         // A folder that cannot be removed is only litter.
@@ -195,8 +207,14 @@ impl Stage {
             environment.extend(caller.environment());
             lab.add_caller(caller);
         }
+        let shared = if setting.shared { Some(StoreServer::start(&folder).await?) } else { None };
+        let store = match &shared {
+            Some(server) => store::section(&server.database().await?),
+            None => pilot::file_store(&folder),
+        };
         let config = folder.join("coordinator.toml");
-        let text = pilot::coordinator_config(&folder, "127.0.0.1:0", "127.0.0.1:0", setting.lease);
+        let anywhere = ("127.0.0.1:0", "127.0.0.1:0");
+        let text = pilot::coordinator_config(&folder, "coordinator", anywhere, &store, setting.lease);
         std::fs::write(&config, text)?;
         let config = config.display().to_string();
         let log = folder.join("coordinator.log");
@@ -219,11 +237,16 @@ impl Stage {
             folder,
             binaries,
             lease: setting.lease,
+            store,
+            several: None,
             commanded: setting.commanded,
             expected: None,
             lab,
         };
         stage.find_coordinator().await.with_context(|| stage.logs())?;
+        if let Some(server) = shared {
+            stage.start_standby(server, &environment).await.with_context(|| stage.logs())?;
+        }
         for number in 1..=setting.agents {
             stage.start_agent(&format!("agent-{number}"), None, number == setting.agents)?;
         }
@@ -234,19 +257,8 @@ impl Stage {
     /// Reads where the coordinator listens, and pins its ports for the lives to come.
     async fn find_coordinator(&mut self) -> anyhow::Result<()> {
         let file = self.folder.join("coordinator.addr");
-        let coordinator = &mut self.coordinator;
-        let look = async || {
-            if let Some(status) = coordinator.ended() {
-                return Ok(Err(status));
-            }
-            let text = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
-            serde_json::from_str::<Value>(&text).map(Ok).map_err(|error| error.to_string())
-        };
-        let found = self.tempo.until("the coordinator's addresses", EVERY, START, look).await?;
-        let found = found.map_err(|status| anyhow::anyhow!("the coordinator ended at once: {status}"))?;
-        let part = |name: &str| found[name].as_str().map(str::to_owned).context("an address in the file");
-        let (grpc, admin) = (part("grpc")?, part("admin")?);
-        let text = pilot::coordinator_config(&self.folder, &grpc, &admin, self.lease);
+        let (grpc, admin) = find(&self.tempo, &mut self.coordinator, &file).await?;
+        let text = pilot::coordinator_config(&self.folder, "coordinator", (&grpc, &admin), &self.store, self.lease);
         std::fs::write(self.folder.join("coordinator.toml"), text)?;
         self.cli.coordinator = format!("http://{grpc}");
         self.admin = format!("http://{admin}");
@@ -616,8 +628,24 @@ impl Stage {
     #[must_use]
     pub fn logs(&self) -> String {
         let agents: Vec<String> = self.agents.iter().map(|agent| agent.tail(12)).collect();
-        format!("{}\n{}", self.coordinator.tail(30), agents.join("\n"))
+        let standby = self.several.as_ref().map(|several| several.standby.tail(30)).unwrap_or_default();
+        format!("{}\n{standby}\n{}", self.coordinator.tail(30), agents.join("\n"))
     }
+}
+
+/// Reads where a coordinator listens, from the file that it writes.
+async fn find(tempo: &Tempo, process: &mut Process, file: &std::path::Path) -> anyhow::Result<(String, String)> {
+    let look = async || {
+        if let Some(status) = process.ended() {
+            return Ok(Err(status));
+        }
+        let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
+        serde_json::from_str::<Value>(&text).map(Ok).map_err(|error| error.to_string())
+    };
+    let found = tempo.until("the coordinator's addresses", EVERY, START, look).await?;
+    let found = found.map_err(|status| anyhow::anyhow!("the coordinator ended at once: {status}"))?;
+    let part = |name: &str| found[name].as_str().map(str::to_owned).context("an address in the file");
+    Ok((part("grpc")?, part("admin")?))
 }
 
 fn owner(place: &Login, database: &str, application: &str) -> Login {

@@ -166,16 +166,26 @@ impl Upgrade {
     }
 }
 
-/// The coordinator's configuration. Leases are driver, agent and call, in seconds.
+/// The section for a store in a file, of one coordinator.
 #[must_use]
-pub fn coordinator_config(folder: &Path, listen: &str, admin: &str, lease: (u64, u64, u64)) -> String {
-    let file = |name: &str| quoted(&folder.join(name));
+pub fn file_store(folder: &Path) -> String {
+    format!("[store]\nkind = \"sqlite\"\npath = {}\n", quoted(&folder.join("pilot.sqlite")))
+}
+
+/// A coordinator's configuration, by its name and the section of its store. Leases are driver, agent and call, in seconds.
+#[must_use]
+pub fn coordinator_config(
+    folder: &Path,
+    name: &str,
+    (listen, admin): (&str, &str),
+    store: &str,
+    lease: (u64, u64, u64),
+) -> String {
     format!(
         "listen = \"{listen}\"\nadmin_listen = \"{admin}\"\naddress_file = {}\nregion = \"us-east-1\"\n\
-         [store]\nkind = \"sqlite\"\npath = {}\n[insecure]\nloopback_without_tls = true\n\
+         {store}[insecure]\nloopback_without_tls = true\n\
          [lease]\ndriver_seconds = {}\nagent_seconds = {}\ncall_seconds = {}\n",
-        file("coordinator.addr"),
-        file("pilot.sqlite"),
+        quoted(&folder.join(format!("{name}.addr"))),
         lease.0,
         lease.1,
         lease.2,

@@ -62,6 +62,18 @@ impl Process {
         }
     }
 
+    /// Sends it a signal by name (`STOP`, `CONT`, `TERM`).
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let child = self.child.as_ref().context("the process was killed")?;
+        let pid = child.id().to_string();
+        let sent = Command::new("/bin/sh").args(["-c", "kill -s \"$0\" -- \"$1\"", name, &pid]).status()?;
+        anyhow::ensure!(sent.success(), "{name} was not sent to {pid}");
+        Ok(())
+    }
+
     /// Whether it has ended by itself, and how.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.as_mut().and_then(|child| child.try_wait().ok().flatten())

@@ -17,6 +17,17 @@ const PASSWORD: &str = "store-secret";
 /// The server's major version.
 const MAJOR: u32 = 16;
 
+/// The section of a coordinator's configuration for a store.
+#[must_use]
+pub fn section(place: &Place) -> String {
+    let password = place.password_file.as_deref().map(super::pilot::quoted).unwrap_or_default();
+    format!(
+        "[store]\nkind = \"postgres\"\nhost = \"{}\"\nport = {}\ndatabase = \"{}\"\nuser = \"{}\"\n\
+         password_file = {password}\ntls = \"disable\"\n",
+        place.host, place.port, place.database, place.user
+    )
+}
+
 /// The server; ended with its owner.
 pub struct StoreServer {
     server: Arc<Server>,

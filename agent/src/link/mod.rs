@@ -34,7 +34,7 @@ const DIAL_WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::
 /// Whom to dial, and as whom.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// `http://HOST:PORT`.
+    /// `http://HOST:PORT`; several coordinators that share a store, separated by commas: the one that drives is found by asking.
     pub coordinator: String,
     pub agent: AgentId,
     pub cluster: ClusterArn,
@@ -79,10 +79,12 @@ impl Task for Link {
 
     async fn run(&mut self, stop: Stop, ready: Ready) -> Result<(), TaskError> {
         let mut backoff = Backoff::new(DIAL_WAITS.0, DIAL_WAITS.1);
-        let mut next = self.options.coordinator.clone();
+        let all: Vec<String> = self.options.coordinator.split(',').map(|one| one.trim().to_owned()).collect();
+        let mut turns = all.iter().cycle();
+        let mut sent_to = None;
         let mut said = String::new();
         while !stop.is_triggered() {
-            let address = std::mem::replace(&mut next, self.options.coordinator.clone());
+            let Some(address) = sent_to.take().or_else(|| turns.next().cloned()) else { break };
             let end = stop.unless(self.attach(&address, &stop, &ready)).await;
             ready.set(false);
             metrics::link(false);
@@ -105,7 +107,7 @@ impl Task for Link {
                         "the coordinator said goodbye"
                     );
                     if !address.is_empty() {
-                        next = if address.contains("://") { address } else { format!("http://{address}") };
+                        sent_to = Some(if address.contains("://") { address } else { format!("http://{address}") });
                     }
                     wait = after;
                 }

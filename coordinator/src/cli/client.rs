@@ -7,16 +7,23 @@ use proto::wire::operator_client::OperatorClient;
 use proto::wire::{
     AgentsRequest, AskRequest, Document, SpecRequest, StartRequest, StatusRequest, UpgradeRequest, WatchRequest,
 };
+use runtime::clock::Clock;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 
 use super::{Common, Exit, Fault};
+use crate::operator::LEADER;
 use crate::operator::view::WatchView;
 
 /// Dialling a coordinator that is not there fails within this.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// A coordinator that drives is looked for so long: above a lease and a take-over.
+const TAKE_OVER_MAX: Duration = Duration::from_secs(30);
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// A coordinator on whose connection nothing answers for this long, twice, is gone.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const DOCUMENT_BYTES_MAX: usize = 64 << 20;
 
 /// A connection to the coordinator.
@@ -27,19 +34,42 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn connect(common: &Common) -> Result<Client, Fault> {
-        let url = common.coordinator.clone();
-        let endpoint = Endpoint::from_shared(url.clone())
-            .map_err(|_| Fault::usage(format!("{url:?} is not a URL; write --coordinator http://HOST:PORT")))?
-            .connect_timeout(CONNECT_WITHIN)
-            .tcp_nodelay(true);
-        let channel = endpoint.connect().await.map_err(|error| {
-            let cause = runtime::supervision::chain(&error);
-            Fault::failed(format!(
-                "the coordinator at {url} does not answer ({cause}); is `pilot serve` running there?"
-            ))
-        })?;
-        let rpc = OperatorClient::new(channel).max_decoding_message_size(DOCUMENT_BYTES_MAX);
-        Ok(Client { rpc, url })
+        let mut failed = Fault::usage("--coordinator is empty; write --coordinator http://HOST:PORT");
+        for url in common.coordinator.split(',').map(str::trim).filter(|url| !url.is_empty()) {
+            match dial(url).await {
+                Ok(rpc) => return Ok(Client { rpc, url: url.to_owned() }),
+                Err(fault) => failed = fault,
+            }
+        }
+        Err(failed)
+    }
+
+    /// Asks the coordinator that drives: one that stands by says where it is, and a take-over is waited for.
+    async fn led<T>(
+        &mut self,
+        call: impl AsyncFn(&mut OperatorClient<Channel>) -> Result<Response<T>, Status>,
+    ) -> Result<T, Fault> {
+        let clock = Clock::system();
+        let began = clock.mono();
+        loop {
+            let status = match call(&mut self.rpc).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) => status,
+            };
+            let leader = status.metadata().get(LEADER).and_then(|leader| leader.to_str().ok()).map(str::to_owned);
+            let Some(leader) = leader.filter(|_| clock.mono() - began < TAKE_OVER_MAX) else {
+                return Err(self.fault(&status));
+            };
+            if !leader.is_empty() {
+                let url = if leader.contains("://") { leader } else { format!("http://{leader}") };
+                // One that is gone is still named until its lease has run out.
+                if let Ok(rpc) = dial(&url).await {
+                    (self.rpc, self.url) = (rpc, url);
+                    continue;
+                }
+            }
+            clock.sleep(ASK_AGAIN).await;
+        }
     }
 
     fn fault(&self, status: &Status) -> Fault {
@@ -59,21 +89,20 @@ impl Client {
     }
 
     pub(crate) async fn preflight(&mut self, spec: &Value) -> Result<Value, Fault> {
-        let answer = self.rpc.preflight(SpecRequest { spec_json: spec.to_string() }).await;
-        self.read(answer)
+        let request = SpecRequest { spec_json: spec.to_string() };
+        parse(&self.led(async |rpc| rpc.preflight(request.clone()).await).await?.json)
     }
 
     pub(crate) async fn plan<T: DeserializeOwned>(&mut self, spec: &Value) -> Result<T, Fault> {
-        let answer = self.rpc.plan(SpecRequest { spec_json: spec.to_string() }).await;
-        self.read(answer)
+        let request = SpecRequest { spec_json: spec.to_string() };
+        parse(&self.led(async |rpc| rpc.plan(request.clone()).await).await?.json)
     }
 
     /// Returns the upgrade's id.
     pub(crate) async fn start(&mut self, spec: &Value, digest: &str) -> Result<String, Fault> {
         let (plan_digest, asked_by) = (digest.to_owned(), person());
         let request = StartRequest { spec_json: spec.to_string(), plan_digest, asked_by };
-        let answer = self.rpc.start_upgrade(request).await;
-        Ok(answer.map_err(|status| self.fault(&status))?.into_inner().upgrade_id)
+        Ok(self.led(async |rpc| rpc.start_upgrade(request.clone()).await).await?.upgrade_id)
     }
 
     /// An empty id asks for all.
@@ -88,8 +117,7 @@ impl Client {
     }
 
     pub(crate) async fn agents(&mut self) -> Result<Value, Fault> {
-        let answer = self.rpc.agents(AgentsRequest {}).await;
-        self.read(answer)
+        parse(&self.led(async |rpc| rpc.agents(AgentsRequest {}).await).await?.json)
     }
 
     /// Puts a wish into the inbox. `request` is the engine's request, with `confirm` beside it where one is needed.
@@ -111,6 +139,21 @@ impl Client {
             Err(status) => Err(self.fault(&status)),
         }
     }
+}
+
+async fn dial(url: &str) -> Result<OperatorClient<Channel>, Fault> {
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .map_err(|_| Fault::usage(format!("{url:?} is not a URL; write --coordinator http://HOST:PORT")))?
+        .connect_timeout(CONNECT_WITHIN)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true);
+    let channel = endpoint.connect().await.map_err(|error| {
+        let cause = runtime::supervision::chain(&error);
+        Fault::failed(format!("the coordinator at {url} does not answer ({cause}); is `pilot serve` running there?"))
+    })?;
+    Ok(OperatorClient::new(channel).max_decoding_message_size(DOCUMENT_BYTES_MAX))
 }
 
 /// A stream of views.

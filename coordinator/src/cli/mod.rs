@@ -73,7 +73,7 @@ pub(crate) enum Output {
 /// What every verb that asks the coordinator takes.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
-    /// Where the coordinator listens
+    /// Where the coordinator listens; several that share a store, separated by commas
     #[arg(long, env = "PILOT_COORDINATOR", default_value = "http://127.0.0.1:7400", value_name = "URL")]
     pub(crate) coordinator: String,
     /// How data is printed to stdout

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use engine::{Holder, Subject};
+use engine::Holder;
 use proto::epoch::Epoch;
 use runtime::admin::{self, Admin};
 use runtime::clock::Clock;
@@ -62,13 +62,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let clock = Clock::system();
     let recorder = recorder::install()?;
     metrics::describe();
-    metrics::leading(true);
     let store = open_store(&config, &clock).await?;
     let grpc = admin::bind(config.listen).await?;
     let pages = admin::bind(config.admin_listen).await?;
     let (grpc_at, pages_at) = (grpc.local_addr()?, pages.local_addr()?);
     let stop = Stop::new();
-    let hub = hub(&config, &store, &clock).await?;
+    let hub = hub(&config, &store, &clock);
     let drivers = drivers(&config, &store, &hub, &clock, &stop, grpc_at).await?;
     let operator = Operator::new(drivers.clone());
 
@@ -107,16 +106,14 @@ async fn open_store(config: &Config, clock: &Clock) -> anyhow::Result<Arc<dyn St
     })
 }
 
-async fn hub(config: &Config, store: &Arc<dyn Store>, clock: &Clock) -> anyhow::Result<Hub> {
-    let myself = Holder { id: uuid::Uuid::now_v7().to_string(), address: String::new() };
-    let epoch = store.acquire(&Subject::from("coordinator"), &myself, config.lease.driver()).await?;
-    Ok(Hub::new(HubOptions {
+fn hub(config: &Config, store: &Arc<dyn Store>, clock: &Clock) -> Hub {
+    Hub::new(HubOptions {
         store: store.id().clone(),
-        epoch: Epoch(epoch.0),
+        epoch: Epoch(0),
         lease: config.lease.agent(),
         clock: clock.clone(),
         keeper: store.clone(),
-    }))
+    })
 }
 
 async fn drivers(
@@ -136,7 +133,10 @@ async fn drivers(
         cloudwatch: Arc::new(cloudwatch::sdk::Sdk::new(&aws, &limits, clock.clone())),
         plans: Arc::new(steps::plan),
         clock: clock.clone(),
-        holder: Holder { id: uuid::Uuid::now_v7().to_string(), address: address.to_string() },
+        holder: Holder {
+            id: uuid::Uuid::now_v7().to_string(),
+            address: config.advertise.clone().unwrap_or_else(|| address.to_string()),
+        },
         lease: config.lease.driver(),
         call_timeout: config.lease.call(),
         stop: stop.clone(),

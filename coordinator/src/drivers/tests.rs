@@ -9,7 +9,7 @@ use proto::epoch::{Epoch, StoreId};
 use proto::report::Event;
 
 use super::*;
-use crate::link::{FromAgent, Hello, HubOptions, ToAgent};
+use crate::link::{FromAgent, Hello, HubOptions, Standing, ToAgent};
 use crate::operator::Operator;
 use crate::rds::fake::{Fake as FakeRds, Timings};
 use crate::store::{OpenError, SqliteStore};
@@ -74,8 +74,12 @@ async fn open(file: &Path, clock: &Clock) -> SqliteStore {
 
 /// One life of a coordinator.
 async fn life(file: &Path, outside: &Outside) -> Drivers {
+    let store: Arc<dyn Store> = Arc::new(open(file, &Clock::system()).await);
+    life_on(store, outside, "here").await
+}
+
+async fn life_on(store: Arc<dyn Store>, outside: &Outside, address: &str) -> Drivers {
     let clock = Clock::system();
-    let store: Arc<dyn Store> = Arc::new(open(file, &clock).await);
     let hub = Hub::new(HubOptions {
         store: StoreId(store.id().0.clone()),
         epoch: Epoch(1),
@@ -91,7 +95,7 @@ async fn life(file: &Path, outside: &Outside) -> Drivers {
         cloudwatch: Arc::new(crate::cloudwatch::fake::Fake::new(clock.clone())),
         plans: Arc::new(move |_| Plan::new().then(Make(outside.clone()))),
         clock,
-        holder: Holder { id: uuid::Uuid::now_v7().to_string(), address: "here".into() },
+        holder: Holder { id: uuid::Uuid::now_v7().to_string(), address: address.to_owned() },
         lease: Duration::from_secs(3),
         call_timeout: Duration::from_millis(50),
         stop: Stop::new(),
@@ -192,5 +196,36 @@ async fn an_event_is_acknowledged_when_its_fact_is_in_the_journal() {
     assert!(matches!(taken, Err(JournalError::Held { .. })), "{taken:?}");
     drivers.options().stop.trigger();
     clock.timeout(SOON, drivers.join()).await.expect("drivers stop in time");
+    let _ = std::fs::remove_file(file);
+}
+
+/// Two coordinators on one store: the second stands by, says who drives, keeps wishes, and takes over when the first is ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_coordinators_drives_and_the_other_tells_where_it_is() {
+    let (file, outside, clock) = (file(), Outside::default(), Clock::system());
+    let store: Arc<dyn Store> = Arc::new(open(&file, &clock).await);
+    let first = life_on(store.clone(), &outside, "first").await;
+    let second = life_on(store, &outside, "second").await;
+    assert_eq!(first.options().hub.standing(), Standing::Leads);
+    assert_eq!(second.options().hub.standing(), Standing::Follows { leader: Some("first".into()) });
+
+    let id = first.start(&CLUSTER.parse().unwrap(), UpgradeSpec::new(CLUSTER, "16"), &About::default()).await.unwrap();
+    let (one, two) = (Operator::new(first.clone()), Operator::new(second.clone()));
+    let refused = two.start(UpgradeSpec::new(CLUSTER, "16"), "", "ann").await.unwrap_err().to_string();
+    assert!(refused.contains("PU0010") && refused.contains("first drives"), "{refused}");
+    let waits = |view: &crate::operator::view::StatusView| view.current.is_some();
+    status_until(&first, &id, waits).await;
+    assert_eq!(two.status(id.as_str()).await.unwrap().id, one.status(id.as_str()).await.unwrap().id);
+    let answer = two.ask(id.as_str(), "", "ann", engine::Request::Pause, None).await.unwrap();
+    assert!(answer.taken, "a wish through the one that stands by became no fact");
+    two.ask(id.as_str(), "", "ann", engine::Request::Resume, None).await.unwrap();
+
+    outside.go.store(true, Ordering::SeqCst);
+    first.options().stop.trigger();
+    clock.timeout(SOON, first.join()).await.expect("the first stops in time");
+    status_until(&second, &id, |view| view.outcome.as_deref() == Some("succeeded")).await;
+    assert_eq!(outside.made.load(Ordering::SeqCst), 1, "the effect was done again");
+    second.options().stop.trigger();
+    clock.timeout(SOON, second.join()).await.expect("the second stops in time");
     let _ = std::fs::remove_file(file);
 }

@@ -570,6 +570,15 @@ impl Agents {
         self.table.ring_down();
     }
 
+    /// The newest wish, as a former driver kept it. Nothing while a driver has the word.
+    pub(crate) fn recall(&self, last: Option<Wish>) {
+        let mut inner = self.table.lock();
+        if inner.driver.is_none() && inner.upgrade.is_some() {
+            inner.targets = last.as_ref().map(|wish| wish.targets.clone());
+            inner.wish = last;
+        }
+    }
+
     /// No driver drives the upgrade at the moment: agents' leases are not renewed.
     pub(crate) fn unfollow(&self) {
         self.table.lock().driver = None;

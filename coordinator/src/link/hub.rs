@@ -1,7 +1,7 @@
 //! All clusters' tables, the store's identity, and the wish keeper: where agents attach and drivers take their handle.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -23,11 +23,20 @@ pub trait WishKeeper: Send + Sync + 'static {
     fn keep<'a>(&'a self, upgrade: &'a UpgradeId, epoch: Epoch, wish: &'a Wish) -> BoxFuture<'a, Result<(), String>>;
 }
 
+/// Which coordinator has the agents: the one that drives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// This one.
+    Leads,
+    /// Another one, at this address; `None` while nobody is known to.
+    Follows { leader: Option<String> },
+}
+
 /// What a hub is made of.
 #[derive(Clone)]
 pub struct HubOptions {
     pub store: StoreId,
-    /// Acquired at the start of this process; used for clusters that no driver drives.
+    /// Used for clusters that no driver drives, until [`Hub::lead`] says a newer one.
     pub epoch: Epoch,
     /// How long an agent obeys without hearing again.
     pub lease: Duration,
@@ -39,21 +48,58 @@ pub struct HubOptions {
 #[derive(Clone)]
 pub struct Hub {
     options: Arc<HubOptions>,
-    tables: Arc<Mutex<BTreeMap<ClusterArn, Arc<Table>>>>,
+    inner: Arc<Mutex<Inner>>,
+}
+
+struct Inner {
+    standing: Standing,
+    epoch: Epoch,
+    tables: BTreeMap<ClusterArn, Arc<Table>>,
 }
 
 impl Hub {
     pub fn new(options: HubOptions) -> Hub {
-        Hub { options: Arc::new(options), tables: Arc::default() }
+        let inner = Inner { standing: Standing::Leads, epoch: options.epoch, tables: BTreeMap::new() };
+        Hub { options: Arc::new(options), inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn table(&self, cluster: &ClusterArn) -> Arc<Table> {
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.lock();
+        let epoch = inner.epoch;
         let make = || {
             let options = &self.options;
-            Arc::new(Table::new(cluster.clone(), options.epoch, options.clock.clone(), options.lease))
+            Arc::new(Table::new(cluster.clone(), epoch, options.clock.clone(), options.lease))
         };
-        Arc::clone(tables.entry(cluster.clone()).or_insert_with(make))
+        Arc::clone(inner.tables.entry(cluster.clone()).or_insert_with(make))
+    }
+
+    /// Whether agents are let in, and where they are sent when not.
+    pub fn standing(&self) -> Standing {
+        self.lock().standing.clone()
+    }
+
+    /// From now on this coordinator may take agents in ([`Hub::open_doors`]), and says what it says under this epoch at least.
+    pub fn lead(&self, epoch: Epoch) {
+        self.lock().epoch = epoch;
+    }
+
+    /// Lets agents in.
+    pub fn open_doors(&self) {
+        self.lock().standing = Standing::Leads;
+    }
+
+    /// Another coordinator has the agents: everybody is sent there, and everything about them is forgotten. Handles of before
+    /// speak to nobody any more.
+    pub fn follow(&self, leader: Option<String>) {
+        let mut inner = self.lock();
+        let tables = std::mem::take(&mut inner.tables);
+        inner.standing = Standing::Follows { leader: leader.clone() };
+        drop(inner);
+        say_goodbye(tables.values(), &leader.unwrap_or_default());
     }
 
     /// An agent said `Hello`: its session begins, and an older one of the same agent ends.
@@ -87,21 +133,25 @@ impl Hub {
 
     /// Every agent ever attached, by cluster.
     pub fn seen(&self) -> Vec<(ClusterArn, Vec<AgentSeen>)> {
-        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let tables = self.lock().tables.clone();
         tables.keys().map(|cluster| (cluster.clone(), self.agents(cluster).seen())).collect()
     }
 
     /// Says goodbye to everybody; `address` is where to dial instead, empty when there is nowhere.
     pub fn close(&self, address: &str) {
-        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for table in tables.values() {
-            table.lock().closing = Some(address.to_owned());
-            table.ring_down();
-        }
+        let tables = self.lock().tables.clone();
+        say_goodbye(tables.values(), address);
     }
 
     /// What the hub was made of.
     pub fn options(&self) -> &HubOptions {
         &self.options
+    }
+}
+
+fn say_goodbye<'a>(tables: impl Iterator<Item = &'a Arc<Table>>, address: &str) {
+    for table in tables {
+        table.lock().closing = Some(address.to_owned());
+        table.ring_down();
     }
 }

@@ -15,7 +15,7 @@ pub(crate) mod tests;
 mod wire;
 
 pub use agents::{AgentSeen, Agents, Fresh, Heard, Keep, Settled, Wish};
-pub use hub::{Hub, HubOptions, WishKeeper};
+pub use hub::{Hub, HubOptions, Standing, WishKeeper};
 pub use message::{FromAgent, Hello, ToAgent, Welcome};
 pub use server::{Admission, LinkService};
 pub use session::{Session, SessionEnd};

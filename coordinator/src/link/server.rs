@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::hub::Hub;
-use super::message::FromAgent;
+use super::hub::{Hub, Standing};
+use super::message::{FromAgent, ToAgent};
 use super::session::{Session, SessionEnd};
 use super::wire::{self, AgentLink, AgentLinkServer, WireFrom, WireTo};
 use crate::codes;
@@ -24,6 +24,8 @@ const OUTGOING_MAX: usize = 32;
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// A stream whose first message does not come within this is cut.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
+/// An agent waits this long before it asks the next coordinator, in milliseconds, while none is known to drive.
+const NOBODY_LEADS_MS: u64 = 500;
 /// The longest message either way: a report over thousands of tables stays well below.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
@@ -79,8 +81,13 @@ impl AgentLink for LinkService {
 
     async fn attach(&self, request: Request<Streaming<WireFrom>>) -> Result<Response<Self::AttachStream>, Status> {
         let mut stream = request.into_inner();
-        let session = self.greet(&mut stream).await?;
         let (outgoing, messages) = mpsc::channel(OUTGOING_MAX);
+        if let Standing::Follows { leader } = self.hub.standing() {
+            // The stream ends after it, because nobody keeps the sender.
+            outgoing.try_send(Ok(elsewhere(leader)?)).map_err(|error| Status::internal(error.to_string()))?;
+            return Ok(Response::new(Box::pin(ReceiverStream::new(messages))));
+        }
+        let session = self.greet(&mut stream).await?;
         let clock = self.clock.clone();
         // Ends with the stream: when the agent goes, the session is replaced, or the server drops the response.
         tokio::spawn(async move {
@@ -90,6 +97,13 @@ impl AgentLink for LinkService {
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
+}
+
+/// What an agent is told by a coordinator that does not drive.
+fn elsewhere(leader: Option<String>) -> Result<WireTo, Status> {
+    let after_ms = if leader.is_some() { 20 } else { NOBODY_LEADS_MS };
+    wire::to_agent(ToAgent::Goodbye { address: leader.unwrap_or_default(), after_ms })
+        .map_err(|error| Status::internal(error.to_string()))
 }
 
 /// Pumps one session until it ends; says why it did.

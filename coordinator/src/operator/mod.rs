@@ -23,11 +23,12 @@ use proto::side::Side;
 use runtime::supervision::chain;
 
 pub use plan::{Cause, PlanStep, PlanView};
+pub(crate) use service::LEADER;
 pub use service::OperatorService;
 
 use crate::codes;
 use crate::drivers::{Drivers, Running, tallied};
-use crate::link::Keep;
+use crate::link::{Keep, Standing};
 use crate::preflight::{self, Facts, Preflight};
 use crate::sampling::recall_waits;
 use crate::spec::UpgradeSpec;
@@ -48,6 +49,9 @@ pub enum Refusal {
     Refused(String),
     #[error("there is no upgrade {0}")]
     NoSuchUpgrade(String),
+    /// Only the coordinator that drives can do it; its address, when it is known.
+    #[error("{}: this coordinator stands by, {}", codes::NOT_LEADING, .0.as_deref().map_or("and nobody drives yet".to_owned(), |leader| format!("{leader} drives")))]
+    NotLeading(Option<String>),
     /// Something of ours or AWS's failed; trying again may help.
     #[error("{0}")]
     Failed(String),
@@ -71,6 +75,7 @@ fn store(error: JournalError) -> Refusal {
             "{}: {subject} is being upgraded already, by {by}; follow it with `pilot watch {by}`, or end it with `pilot abort {by} --confirm CLUSTER`",
             codes::CLUSTER_BUSY
         )),
+        JournalError::Held { holder, .. } => Refusal::NotLeading(Some(holder).filter(|holder| !holder.is_empty())),
         other => Refusal::Failed(chain(&other)),
     }
 }
@@ -186,6 +191,14 @@ impl Operator {
         self.drivers.running(&RunId::from(id))
     }
 
+    /// Whether this coordinator drives; the others answer what can be read from the store, and keep wishes.
+    pub fn leads(&self) -> Result<(), Refusal> {
+        match self.drivers.options().hub.standing() {
+            Standing::Leads => Ok(()),
+            Standing::Follows { leader } => Err(Refusal::NotLeading(leader)),
+        }
+    }
+
     /// Every agent that ever attached, by cluster.
     pub fn agents(&self) -> Vec<view::ClusterAgents> {
         let seen = self.drivers.options().hub.seen().into_iter();
@@ -208,6 +221,7 @@ impl Operator {
 impl Operator {
     /// Every precondition, read-only.
     pub async fn preflight(&self, spec: &UpgradeSpec) -> Result<Preflight, Refusal> {
+        self.leads()?;
         validate(spec)?;
         let (facts, inspection) = self.look(spec).await?;
         Ok(preflight::preflight(&facts, inspection.as_ref(), spec))
@@ -215,6 +229,7 @@ impl Operator {
 
     /// What an upgrade would do, with what preflight found.
     pub async fn plan(&self, spec: &UpgradeSpec) -> Result<PlanView, Refusal> {
+        self.leads()?;
         validate(spec)?;
         let (facts, inspection) = self.look(spec).await?;
         not_busy(&facts)?;
@@ -226,6 +241,7 @@ impl Operator {
 
     /// Starts an upgrade, if nothing stands in its way and the plan is still the one that was shown (`digest`, when given).
     pub async fn start(&self, spec: UpgradeSpec, digest: &str, asked_by: &str) -> Result<RunId, Refusal> {
+        self.leads()?;
         validate(&spec)?;
         let (facts, inspection) = self.look(&spec).await?;
         not_busy(&facts)?;
@@ -341,10 +357,7 @@ impl Operator {
             .map_err(store)?;
         let taken = async {
             loop {
-                if let Some(running) = self.drivers.running(&run)
-                    && let Some(handle) = &running.handle
-                    && handle.state().has_asked(&ask)
-                {
+                if self.has_asked(&run, &ask).await {
                     return;
                 }
                 if changes.changed().await.is_err() {
@@ -354,6 +367,20 @@ impl Operator {
         };
         let taken = options.clock.timeout(Duration::from_secs(2), taken).await.is_ok();
         Ok(Answer { upgrade: id.to_owned(), ask: ask.to_string(), taken })
+    }
+}
+
+impl Operator {
+    /// Is the wish a fact? Where another coordinator drives, its journal says so.
+    async fn has_asked(&self, run: &RunId, ask: &AskId) -> bool {
+        match self.drivers.running(run).and_then(|running| running.handle) {
+            Some(handle) => handle.state().has_asked(ask),
+            None if self.leads().is_ok() => false,
+            None => {
+                let folded = engine::journal::fold::<Upgrade>(&*self.drivers.options().store, run).await;
+                folded.is_ok_and(|state| state.has_asked(ask))
+            }
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 use super::view::WatchView;
@@ -24,6 +25,9 @@ use crate::world::Upgrade;
 const WATCH_EVERY: Duration = Duration::from_millis(200);
 /// A document at least this often, so that progress without facts is seen.
 const WATCH_AT_LEAST: Duration = Duration::from_secs(1);
+
+/// In a refusal of a coordinator that stands by: the address of the one that drives, empty when none is known.
+pub(crate) const LEADER: &str = "pilot-leader";
 
 /// The service, to be added to a tonic server.
 pub struct OperatorService {
@@ -43,6 +47,12 @@ fn status(refusal: Refusal) -> Status {
     match refusal {
         Refusal::Refused(text) => Status::failed_precondition(text),
         Refusal::NoSuchUpgrade(_) => Status::not_found(refusal.to_string()),
+        Refusal::NotLeading(ref leader) => {
+            let mut status = Status::unavailable(refusal.to_string());
+            let leader = leader.as_deref().unwrap_or_default().parse();
+            status.metadata_mut().insert(LEADER, leader.unwrap_or_else(|_| MetadataValue::from_static("")));
+            status
+        }
         Refusal::Failed(text) => Status::unavailable(text),
     }
 }
@@ -112,6 +122,7 @@ impl OperatorRpc for OperatorService {
     }
 
     async fn agents(&self, _: Request<AgentsRequest>) -> Reply<Document> {
+        self.operator.leads().map_err(status)?;
         document(&serde_json::json!({ "clusters": self.operator.agents() }))
     }
 }

@@ -64,7 +64,7 @@ fn refused(refusal: &Refusal) -> Response {
     let code = match refusal {
         Refusal::NoSuchUpgrade(_) => StatusCode::NOT_FOUND,
         Refusal::Refused(_) => StatusCode::CONFLICT,
-        Refusal::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::Failed(_) | Refusal::NotLeading(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
     (code, refusal.to_string()).into_response()
 }

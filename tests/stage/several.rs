@@ -1,0 +1,131 @@
+//! Two coordinators that share a store: which one drives, and what can happen to each of them.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::process::Process;
+use super::store::StoreServer;
+use super::{EVERY, START, Stage, find, pilot};
+
+/// What a coordinator logs when it takes the lead, and when it has lost it or never had it.
+const LEADS: &str = "this coordinator drives";
+const FOLLOWS: [&str; 4] =
+    ["this coordinator stands by", "the lead is lost", "the lead is given up", "stopping; upgrades go on"];
+
+/// The second coordinator and the store of both.
+pub struct Several {
+    pub(super) standby: Process,
+    pub(super) store: StoreServer,
+}
+
+impl Several {
+    /// Everything is ended, the store last.
+    pub(super) async fn end(self) {
+        drop(self.standby);
+        // It is ended with the fleet at the latest.
+        let _ = self.store.end().await;
+    }
+}
+
+impl Stage {
+    /// Starts the second coordinator on the same store; whoever is told of coordinators from now on is told of both.
+    pub(super) async fn start_standby(
+        &mut self,
+        store: StoreServer,
+        environment: &[(String, String)],
+    ) -> anyhow::Result<()> {
+        let config = self.folder.join("standby.toml");
+        let write = |grpc: &str, admin: &str| {
+            let text = pilot::coordinator_config(&self.folder, "standby", (grpc, admin), &self.store, self.lease);
+            std::fs::write(&config, text)
+        };
+        write("127.0.0.1:0", "127.0.0.1:0")?;
+        let args = ["serve", "--config", &config.display().to_string()];
+        let log = self.folder.join("standby.log");
+        let mut standby = Process::start(&self.binaries.pilot, &args, environment, log)?;
+        let (grpc, admin) = find(&self.tempo, &mut standby, &self.folder.join("standby.addr")).await?;
+        write(&grpc, &admin)?;
+        self.cli.coordinator = format!("{},http://{grpc}", self.cli.coordinator);
+        self.several = Some(Several { standby, store });
+        Ok(())
+    }
+
+    /// One of the two coordinators, 0 or 1.
+    ///
+    /// # Errors
+    /// When there is only one.
+    pub fn one_of_two(&mut self, number: usize) -> anyhow::Result<&mut Process> {
+        let several = self.several.as_mut().context("there is one coordinator")?;
+        Ok(if number == 0 { &mut self.coordinator } else { &mut several.standby })
+    }
+
+    /// The server of the shared store.
+    ///
+    /// # Errors
+    /// When there is only one coordinator.
+    pub fn store(&self) -> anyhow::Result<&StoreServer> {
+        Ok(&self.several.as_ref().context("there is one coordinator")?.store)
+    }
+
+    fn process(&self, number: usize) -> Option<&Process> {
+        if number == 0 { Some(&self.coordinator) } else { self.several.as_ref().map(|several| &several.standby) }
+    }
+
+    /// Whether a coordinator (0 or 1) drives, by what it has said last.
+    #[must_use]
+    pub fn leads(&self, number: usize) -> bool {
+        let log = self.process(number).map(Process::log).unwrap_or_default();
+        let said = log.lines().rev().find_map(|line| {
+            let follows = FOLLOWS.iter().any(|text| line.contains(text));
+            (follows || line.contains(LEADS)).then_some(!follows)
+        });
+        said == Some(true)
+    }
+
+    async fn until_it(&self, number: usize, leads: bool) -> anyhow::Result<Duration> {
+        let begun = self.tempo.at();
+        let what = if leads { "its lead" } else { "its standing by" };
+        let look = async || if self.leads(number) == leads { Ok(()) } else { Err(format!("coordinator {number}")) };
+        let found = self.tempo.until(what, Duration::from_millis(20), START, look).await;
+        found.with_context(|| self.logs())?;
+        Ok(self.tempo.at() - begun)
+    }
+
+    /// Waits until this coordinator (0 or 1) drives; how long that took.
+    ///
+    /// # Errors
+    /// When it does not in a minute.
+    pub async fn until_leads(&self, number: usize) -> anyhow::Result<Duration> {
+        self.until_it(number, true).await
+    }
+
+    /// Waits until this coordinator (0 or 1) knows that it does not drive.
+    ///
+    /// # Errors
+    /// When it does not in a minute.
+    pub async fn until_stands_by(&self, number: usize) -> anyhow::Result<()> {
+        self.until_it(number, false).await.map(drop)
+    }
+
+    /// Waits until either coordinator drives.
+    ///
+    /// # Errors
+    /// When none does in a minute.
+    pub async fn until_somebody_leads(&self) -> anyhow::Result<usize> {
+        let look = async || (0..2).find(|number| self.leads(*number)).ok_or_else(|| self.logs());
+        self.tempo.until("a lead", EVERY, START, look).await
+    }
+
+    /// Waits until either coordinator has logged a line with `text`.
+    ///
+    /// # Errors
+    /// When neither has within `limit`.
+    pub async fn until_either_logged(&self, text: &str, limit: Duration) -> anyhow::Result<()> {
+        let look = async || {
+            let standby = self.several.as_ref().map(|several| several.standby.log()).unwrap_or_default();
+            if self.coordinator.log().contains(text) || standby.contains(text) { Ok(()) } else { Err(self.logs()) }
+        };
+        self.tempo.until(text, Duration::from_millis(5), limit, look).await
+    }
+}
