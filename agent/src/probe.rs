@@ -25,10 +25,13 @@ use crate::{
 
 /// Between looks, outside and inside the window.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(20));
-/// Between looks at green while clients are held for it, on a session that is there and between dials.
-const GREEN_EVERY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(5));
+/// Between dials of the production name while it leads to a side that is over: each is a whole login there.
+const STALE_EVERY: Duration = Duration::from_millis(100);
+/// Between looks at green while clients are held for it, from the beginning of one to that of the next. Every dial that is
+/// refused costs green a process, for every agent, while it catches up: no more often than this.
+const GREEN_EVERY: Duration = Duration::from_millis(10);
 /// While a dial of green hangs, another is begun after this long.
-const STAGGER: Duration = Duration::from_millis(100);
+const STAGGER: Duration = Duration::from_millis(50);
 /// For a connect, and for each look, outside and inside the window.
 const WITHIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(500));
 /// A write that green took by address this long ago still says that writes are possible: two looks and some.
@@ -300,8 +303,14 @@ impl ProbeTask {
                 lock(book).production(look, intent);
             }
             ready.set(true);
-            self.rest(began, every).await;
+            self.rest(began, if self.name_is_stale() { every.max(STALE_EVERY) } else { every }).await;
         }
+    }
+
+    /// Green took a write by address, and what answers behind the name takes none.
+    fn name_is_stale(&self) -> bool {
+        let probe = self.shared.probe.borrow();
+        probe.green_took_write && matches!(probe.production, Some((_, Outcome::Answered { wrote: false, .. })))
     }
 
     async fn watch_green(&self, book: &std::sync::Mutex<Book<'_>>) {
@@ -316,7 +325,12 @@ impl ProbeTask {
             {
                 let may_write = self.may_write_on_green(&intent, &lock(book));
                 let database = self.shared.dialer.maintenance_database();
-                let dial = self.shared.dialer.open_insistently(green, database, limits, STAGGER);
+                let dial = async {
+                    tracing::trace!("dialling green");
+                    let dialled = self.shared.dialer.open_insistently(green, database, limits, STAGGER).await;
+                    tracing::trace!(refused = dialled.is_err(), "green was dialled");
+                    dialled
+                };
                 // A try that is about to succeed is not cut off by one that hung before it.
                 let look = self.look_at(&mut line, limits.connect * 2, dial, may_write, Keep::Always).await;
                 lock(book).green(look, &intent);
@@ -324,11 +338,7 @@ impl ProbeTask {
                 line = None;
                 lock(book).green_was_read_only = false;
             }
-            let every = match &line {
-                _ if !announced || !self.shared.in_window() => every,
-                Some(_) => GREEN_EVERY.0,
-                None => GREEN_EVERY.1,
-            };
+            let every = if announced && self.shared.in_window() { GREEN_EVERY } else { every };
             self.rest(began, every).await;
         }
     }

@@ -25,7 +25,7 @@ use crate::{
 /// Between looks until the cut was read, and after it.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
 /// Between dials of a side that takes nobody: the probe, which lets clients go, dials before this one.
-const DIAL_EVERY: Duration = Duration::from_millis(50);
+const DIAL_EVERY: Duration = Duration::from_millis(100);
 /// While nothing is announced, and where a server has no such function.
 const IDLE: Duration = Duration::from_secs(1);
 /// For a dial, and for a look.

@@ -183,6 +183,7 @@ impl PgBouncer {
         replace(&self.config_file, text).map_err(|error| failed(self.doing("writing its databases file"), error))?;
         let session = self.session().await?;
         self.command(&session, "RELOAD").await?;
+        tracing::trace!(system = self.name, "clients are sent elsewhere");
         self.keep(session).await;
         Ok(())
     }

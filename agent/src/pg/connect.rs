@@ -27,7 +27,7 @@ use crate::{
 /// What an ordinary connect may take, name, handshake, password and identity included.
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// Tries of one [`Dialer::open_insistently`] that may hang at once.
-const TRIES_MAX: usize = 4;
+const TRIES_MAX: usize = 10;
 const PASSWORD_COMMAND_WITHIN: Duration = Duration::from_secs(10);
 /// A password that a command printed is used this long (IAM tokens live 15 minutes).
 const PASSWORD_FRESH: Duration = Duration::from_secs(300);

@@ -2,7 +2,10 @@
 //! to the approval of the cut and then cut one after another; for each the distance from the first write that green accepted to
 //! the agent's release, to a held client's first write behind PgBouncer, and to a plain client's that waits for its name.
 //!
-//! Green's first write is the earlier of two: the agent's own, and that of a client which does nothing but write to green by address.
+//! Green's first write is the first that anybody gets accepted: the earlier of the agent's own (its answer has come) and that of a
+//! client which does nothing but try to write to green by address (by green's clock, while it works on the statement). Release is
+//! the moment at which PgBouncer has answered both that it knows green's address and that clients may go. A client's write counts
+//! by the server's clock.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,8 +17,10 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::milliseconds;
 use super::spread::Spread;
-use super::writer::{self, Find, Writer};
+use super::steps::{self, Steps};
+use super::writer::{self, Find, Manner, Writer};
 use crate::demo::binaries::{self, Binaries};
 use crate::demo::bouncer::{self, Bouncer};
 use crate::demo::pilot::{AgentOptions, Coordinator, Ingestion, Journal, Place, Process};
@@ -30,6 +35,11 @@ const DATABASE: &str = "bench";
 const LOOK: Duration = Duration::from_millis(300);
 /// For an upgrade to come to the cut, with others beside it.
 const PREPARED_WITHIN: Duration = Duration::from_secs(600);
+/// Between tries of the clients, an answer or a refusal to the next. Each refused connection costs the server a process: more often
+/// and the clients would take from the servers what is measured.
+const DIRECT_EVERY: Duration = Duration::from_millis(4);
+const POOLED_EVERY: Duration = Duration::from_millis(2);
+const PLAIN_EVERY: Duration = Duration::from_millis(50);
 /// For a cut, and for the last client after it, beside the window and the names' delay.
 const CUT_WITHIN: Duration = Duration::from_secs(120);
 
@@ -61,6 +71,8 @@ pub struct Measured {
     pub pooled: Spread,
     /// A client that connects to the cluster's name has written.
     pub plain: Spread,
+    /// Where the agent's time went, cut by cut.
+    pub steps: Vec<Steps>,
 }
 
 impl Measured {
@@ -144,13 +156,16 @@ struct Batch<'a> {
 struct Contestant {
     cluster: ClusterHandle,
     bouncer: Bouncer,
+    agent_log: PathBuf,
     upgrade: String,
 }
 
 impl Batch<'_> {
     async fn play(&mut self, count: u32, measured: &mut Measured, say: Say<'_>) -> anyhow::Result<()> {
         let folder = self.folder.join("pilot");
-        let place = Place { binaries: self.binaries.clone(), folder, environment: self.lab.environment() };
+        let mut environment = self.lab.environment();
+        environment.push(("RUST_LOG".to_owned(), steps::LOG.to_owned()));
+        let place = Place { binaries: self.binaries.clone(), folder, environment };
         let Coordinator { process, grpc, .. } = place.coordinator(self.tempo).await?;
         self.running.push(process);
         let mut contestants = Vec::new();
@@ -174,6 +189,7 @@ impl Batch<'_> {
             measured.accepted.add(cut.accepted_ms);
             measured.released.add(cut.released_ms);
             measured.pooled.add(cut.pooled_ms);
+            measured.steps.push(Steps::read(&contestant.agent_log, cut.first)?);
             waiting.push((cut.first, plain));
         }
         for (first, plain) in waiting {
@@ -221,12 +237,14 @@ impl Batch<'_> {
             login: cluster.agent.clone(),
             ingestion: vec![ingestion],
         };
-        self.running.push(place.agent_at(grpc, &agent)?);
+        let agent = place.agent_at(grpc, &agent)?;
+        let agent_log = agent.log.clone();
+        self.running.push(agent);
         place.agents_connected(grpc, number as usize, self.tempo).await?;
         let file = place.folder.join(format!("{name}.toml"));
         std::fs::write(&file, spec(&name, self.options.to))?;
         self.running.push(place.upgrade_aside(grpc, &file, &format!("{name}.log"))?);
-        Ok(Contestant { cluster, bouncer, upgrade: String::new() })
+        Ok(Contestant { cluster, bouncer, agent_log, upgrade: String::new() })
     }
 
     /// Waits until the upgrade of a cluster asks for the approval of its cut; its id.
@@ -256,11 +274,12 @@ impl Batch<'_> {
         let green = Login { host: address.to_string(), port: green.1, ..production.clone() };
         let pooled = contestant.bouncer.login(&production.user, &production.password, DATABASE, "bench-pooled");
         let fixed = |login: Login| -> Find { Arc::new(move || Some(login.clone())) };
-        let start = |name: &str, login: Login, every: u64| {
-            Writer::start(name, fixed(login), Duration::from_millis(every), self.tempo.clone())
+        let start = |name: &str, login: Login, every: Duration, manner: Manner| {
+            Writer::start(name, fixed(login), every, manner, self.tempo.clone())
         };
-        let (plain, pooled) = (start("plain", production, 20), start("pooled", pooled, 2));
-        let direct = start("green", green, 1);
+        let plain = start("plain", production, PLAIN_EVERY, Manner::Follows);
+        let pooled = start("pooled", pooled, POOLED_EVERY, Manner::Follows);
+        let direct = start("green", green, DIRECT_EVERY, Manner::WaitsForOne);
         place.read(grpc, &["approve", id, "switchover"]).await?;
         let look = async || {
             let journal = history(place, grpc, id).await.map_err(|error| format!("{error:#}"))?;
@@ -291,10 +310,6 @@ struct Cut {
     accepted_ms: f64,
     released_ms: f64,
     pooled_ms: f64,
-}
-
-fn milliseconds(from: Timestamp, to: Timestamp) -> f64 {
-    to.duration_since(from).as_secs_f64() * 1000.0
 }
 
 async fn history(place: &Place, grpc: &str, id: &str) -> anyhow::Result<Journal> {

@@ -3,4 +3,9 @@
 
 pub mod follow;
 pub mod spread;
+pub mod steps;
 pub mod writer;
+
+fn milliseconds(from: jiff::Timestamp, to: jiff::Timestamp) -> f64 {
+    to.duration_since(from).as_secs_f64() * 1000.0
+}

@@ -1,5 +1,4 @@
 //! A client that writes one row again and again and keeps the moment at which the server accepted each, by the server's clock.
-//! It connects anew, and finds its server anew, whenever something fails.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,6 +20,15 @@ const STATEMENT: Duration = Duration::from_secs(60);
 /// Where a client finds its server just now: a name may lead elsewhere by now, or nowhere.
 pub type Find = Arc<dyn Fn() -> Option<Login> + Send + Sync>;
 
+/// How a client goes about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Connects anew after every failure, and writes on and on.
+    Follows,
+    /// Keeps a connection on which it was only refused, and is done with its first accepted write.
+    WaitsForOne,
+}
+
 /// A running client.
 #[derive(Debug)]
 pub struct Writer {
@@ -32,9 +40,9 @@ pub struct Writer {
 impl Writer {
     /// Starts it; `every` is the pause after an answer and after a failure.
     #[must_use]
-    pub fn start(name: &str, find: Find, every: Duration, tempo: Tempo) -> Self {
+    pub fn start(name: &str, find: Find, every: Duration, manner: Manner, tempo: Tempo) -> Self {
         let (stop, accepted) = (CancellationToken::new(), Arc::new(Mutex::new(Vec::new())));
-        let client = Client { name: name.to_owned(), find, every, tempo, accepted: Arc::clone(&accepted) };
+        let client = Client { name: name.to_owned(), find, every, manner, tempo, accepted: Arc::clone(&accepted) };
         let until = stop.clone();
         let task = tokio::spawn(async move {
             tokio::select! {
@@ -64,6 +72,7 @@ struct Client {
     name: String,
     find: Find,
     every: Duration,
+    manner: Manner,
     tempo: Tempo,
     accepted: Arc<Mutex<Vec<Timestamp>>>,
 }
@@ -81,12 +90,19 @@ impl Client {
                 Some(open) => Some(open),
                 None => self.open().await,
             };
-            if let Some(open) = open
-                && let Ok(answer) = open.run(&self.tempo, STATEMENT, &sql).await
-            {
-                let at = answer.first(0).and_then(|text| Timestamp::from_microsecond(text.parse().ok()?).ok());
-                self.accepted.lock().unwrap_or_else(PoisonError::into_inner).extend(at);
-                session = Some(open);
+            if let Some(open) = open {
+                match open.run(&self.tempo, STATEMENT, &sql).await {
+                    Ok(answer) => {
+                        let at = answer.first(0).and_then(|text| Timestamp::from_microsecond(text.parse().ok()?).ok());
+                        self.accepted.lock().unwrap_or_else(PoisonError::into_inner).extend(at);
+                        if self.manner == Manner::WaitsForOne {
+                            return;
+                        }
+                        session = Some(open);
+                    }
+                    Err(_) if self.manner == Manner::WaitsForOne => session = Some(open),
+                    Err(_) => {}
+                }
             }
             self.tempo.sleep(self.every).await;
         }
