@@ -18,7 +18,11 @@ use tokio_postgres::types::Type;
 
 use crate::{
     helm,
-    pg::{Conn, ConnectError, catalog::watchers as sql, connect::Limits},
+    pg::{
+        Conn, ConnectError,
+        catalog::watchers as sql,
+        connect::{Limits, Pace},
+    },
     spool::Key,
     state::{ProbeState, Shared},
 };
@@ -30,8 +34,8 @@ const STALE_EVERY: Duration = Duration::from_millis(100);
 /// Between looks at green while clients are held for it, from the beginning of one to that of the next. Every dial that is
 /// refused costs green a process, for every agent, while it catches up: no more often than this.
 const GREEN_EVERY: Duration = Duration::from_millis(10);
-/// While a dial of green hangs, another is begun after this long.
-const STAGGER: Duration = Duration::from_millis(50);
+/// Beside a dial of green that hangs.
+const INSISTENCE: Pace = Pace { refused: GREEN_EVERY, hangs: Duration::from_millis(50) };
 /// For a connect, and for each look, outside and inside the window.
 const WITHIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(500));
 /// A write that green took by address this long ago still says that writes are possible: two looks and some.
@@ -327,7 +331,7 @@ impl ProbeTask {
                 let database = self.shared.dialer.maintenance_database();
                 let dial = async {
                     tracing::trace!("dialling green");
-                    let dialled = self.shared.dialer.open_insistently(green, database, limits, STAGGER).await;
+                    let dialled = self.shared.dialer.open_insistently(green, database, limits, INSISTENCE).await;
                     tracing::trace!(refused = dialled.is_err(), "green was dialled");
                     dialled
                 };

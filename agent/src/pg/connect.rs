@@ -145,6 +145,15 @@ pub struct Limits {
     pub name: bool,
 }
 
+/// When one more try is begun, from the beginning of the newest.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// The newest was refused, and an older one hangs.
+    pub refused: Duration,
+    /// The newest hangs.
+    pub hangs: Duration,
+}
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits { connect: CONNECT_WITHIN, silence: Duration::from_secs(30), name: true }
@@ -207,26 +216,33 @@ impl Dialer {
         Err(ConnectError::NoWriter { side: side.side, tried: tried.join("; ") })
     }
 
-    /// As [`Dialer::open_within`], to servers that may swallow what is sent to them: while a try hangs another is begun every
-    /// `stagger`, so that the one is found that comes right after the server takes connections again.
+    /// As [`Dialer::open_within`], to servers that may swallow what is sent to them: while a try hangs others are begun beside it,
+    /// so that the one is found that comes right after the server takes connections again. Fails when a try does and none hangs.
     pub async fn open_insistently(
         &self,
         side: &SideIdentity,
         database: &str,
         limits: Limits,
-        stagger: Duration,
+        pace: Pace,
     ) -> Result<Conn, ConnectError> {
         let mut tries = FuturesUnordered::new();
+        let mut newest = self.0.clock.mono();
+        let mut due = newest;
         loop {
-            if tries.len() < TRIES_MAX {
-                tries.push(self.open_within(side, database, limits));
-            }
             tokio::select! {
-                Some(end) = tries.next() => match end {
-                    Err(_) if !tries.is_empty() => {}
+                Some((begun, end)) = tries.next() => match end {
+                    Err(_) if !tries.is_empty() => {
+                        if begun == newest {
+                            due = begun + pace.refused;
+                        }
+                    }
                     end => return end,
                 },
-                () = self.0.clock.sleep(stagger) => {}
+                () = self.0.clock.sleep_until(due), if tries.len() < TRIES_MAX => {
+                    let begun = self.0.clock.mono();
+                    tries.push(async move { (begun, self.open_within(side, database, limits).await) });
+                    (newest, due) = (begun, begun + pace.hangs);
+                }
             }
         }
     }
@@ -651,6 +667,7 @@ mod tests {
         let members = vec![Member { resource_id, instance, host, port, writer: true }];
         let side = SideIdentity { side: Side::Green, cluster_resource_id: "cluster-1".into(), major: 16, members };
         let limits = Limits { connect: Duration::from_secs(2), silence: Duration::from_secs(2), name: false };
+        let pace = Pace { refused: Duration::from_millis(5), hangs: Duration::from_millis(10) };
         // It accepts and never answers: all stay open until the third has come.
         let third = async {
             let mut open = Vec::new();
@@ -659,7 +676,7 @@ mod tests {
             }
         };
         tokio::select! {
-            ended = dialer.open_insistently(&side, "postgres", limits, Duration::from_millis(10)) => {
+            ended = dialer.open_insistently(&side, "postgres", limits, pace) => {
                 panic!("it gave up before the third try: {:?}", ended.err().map(|error| error.to_string()));
             }
             () = third => {}
