@@ -183,8 +183,28 @@ impl PgBouncer {
         replace(&self.config_file, text).map_err(|error| failed(self.doing("writing its databases file"), error))?;
         let session = self.session().await?;
         self.command(&session, "RELOAD").await?;
-        tracing::trace!(system = self.name, "clients are sent elsewhere");
         self.keep(session).await;
+        Ok(())
+    }
+
+    /// Does PgBouncer itself send every one of our databases where `to` says? What the file says is not what it has read.
+    async fn sends(&self, to: impl Fn(&str) -> SocketAddr) -> Result<(), ControlError> {
+        let session = self.session().await?;
+        let seen = self.command(&session, "SHOW DATABASES").await?;
+        self.keep(session).await;
+        let seen: Vec<_> = seen.iter().filter_map(place).collect();
+        for ours in &self.databases {
+            let wanted = to(ours);
+            match seen.iter().find(|(name, ..)| name == ours) {
+                Some((_, host, port)) if *host == wanted.ip().to_string() && *port == wanted.port().to_string() => {}
+                other => {
+                    let place = other.map(|(_, host, port)| format!("{host}:{port}"));
+                    let what = format!("{ours:?} goes to {place:?}, not to {wanted}");
+                    return Err(failed(self.doing("RELOAD"), what));
+                }
+            }
+        }
+        tracing::trace!(system = self.name, "clients are sent elsewhere");
         Ok(())
     }
 
@@ -202,6 +222,12 @@ impl PgBouncer {
 fn column<'a>(row: &'a SimpleQueryRow, name: &str) -> Option<&'a str> {
     let at = row.columns().iter().position(|column| column.name() == name)?;
     row.get(at)
+}
+
+/// Name, host and port of a database of the console's list.
+fn place(message: &SimpleQueryMessage) -> Option<(&str, &str, &str)> {
+    let SimpleQueryMessage::Row(row) = message else { return None };
+    Some((column(row, "name")?, column(row, "host")?, column(row, "port")?))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -298,19 +324,19 @@ impl IngestionController for PgBouncer {
     fn retarget(&self, to: Serving) -> BoxFuture<'_, Result<(), ControlError>> {
         Box::pin(async move {
             let now = self.read(&self.config_file)?;
-            let wanted = pointed(&now, &self.databases, |name| match to.reader {
+            let place = |name: &str| match to.reader {
                 Some(reader) if self.readers.iter().any(|ours| ours == name) => reader,
                 _ => to.writer,
-            });
+            };
+            let wanted = pointed(&now, &self.databases, place);
             let wanted = wanted.map_err(|what| failed(self.doing("reading its databases file"), what))?;
-            if wanted == now {
-                return Ok(());
-            }
-            if !self.original().exists() {
+            if wanted != now && !self.original().exists() {
                 let kept = std::fs::write(self.original(), &now);
                 kept.map_err(|error| failed(self.doing("keeping its databases file"), error))?;
             }
-            self.write_and_reload(&wanted).await
+            // Read again even where nothing is to be written: whoever wrote it may have been interrupted before PgBouncer read it.
+            self.write_and_reload(&wanted).await?;
+            self.sends(place).await
         })
     }
 
@@ -329,6 +355,11 @@ impl IngestionController for PgBouncer {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
     use super::*;
 
     #[test]
@@ -383,5 +414,80 @@ mod tests {
                 }
             },
         );
+    }
+
+    /// A console that answers every command, sends `bench` where the file said at the last RELOAD, and keeps what it was asked.
+    async fn console(config_file: PathBuf, asked: std::sync::Arc<std::sync::Mutex<Vec<String>>>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let host = |text: &str| text.split_once("host=").unwrap().1.split_whitespace().next().unwrap().to_owned();
+            let mut read = "127.0.0.1".to_owned();
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let length = socket.read_i32().await.unwrap();
+                socket.read_exact(&mut vec![0; length as usize - 4]).await.unwrap();
+                socket.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").await.unwrap();
+                while let Ok(b'Q') = socket.read_u8().await {
+                    let length = socket.read_i32().await.unwrap();
+                    let mut text = vec![0; length as usize - 4];
+                    socket.read_exact(&mut text).await.unwrap();
+                    let text = String::from_utf8(text).unwrap().trim_end_matches('\0').to_owned();
+                    let mut answer = Vec::new();
+                    match text.as_str() {
+                        "RELOAD" => read = host(&std::fs::read_to_string(&config_file).unwrap()),
+                        "SHOW DATABASES" => answer = row(&[("name", "bench"), ("host", &read), ("port", "5432")]),
+                        _ => {}
+                    }
+                    answer.extend_from_slice(b"C\0\0\0\x07OK\0Z\0\0\0\x05I");
+                    asked.lock().unwrap().push(text);
+                    socket.write_all(&answer).await.unwrap();
+                }
+            }
+        });
+        address
+    }
+
+    /// One row with its description, as the protocol has them.
+    fn row(columns: &[(&str, &str)]) -> Vec<u8> {
+        let count = i16::try_from(columns.len()).unwrap().to_be_bytes();
+        let (mut names, mut values) = (count.to_vec(), count.to_vec());
+        for (name, value) in columns {
+            names.extend_from_slice(name.as_bytes());
+            names.extend_from_slice(&[0; 7]);
+            names.extend_from_slice(&[0, 0, 0, 25, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
+            values.extend_from_slice(&i32::try_from(value.len()).unwrap().to_be_bytes());
+            values.extend_from_slice(value.as_bytes());
+        }
+        let message = |kind: u8, body: &[u8]| {
+            let length = i32::try_from(body.len() + 4).unwrap().to_be_bytes();
+            [&[kind], &length[..], body].concat()
+        };
+        [message(b'T', &names), message(b'D', &values)].concat()
+    }
+
+    fn bouncer(console: SocketAddr, config_file: &Path) -> PgBouncer {
+        let console = Console { address: console, user: "admin".into(), password_file: None };
+        let databases = Databases { writer: vec!["bench".into()], reader: Vec::new() };
+        PgBouncer::new("bouncer".into(), console, databases, config_file.to_owned(), Clock::system())
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_written_and_never_read_sends_nobody_anywhere() {
+        let folder = std::env::temp_dir().join(format!("bouncer-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("databases.ini");
+        // Whoever wrote it was interrupted before PgBouncer read it.
+        std::fs::write(&file, "[databases]\nbench = host=127.0.0.2 port=5432 dbname=bench\n").unwrap();
+        let asked = std::sync::Arc::default();
+        let bouncer = bouncer(console(file.clone(), std::sync::Arc::clone(&asked)).await, &file);
+        let green = Serving { writer: "127.0.0.2:5432".parse().unwrap(), reader: None };
+        bouncer.retarget(green).await.unwrap();
+        assert_eq!(*asked.lock().unwrap(), ["RELOAD", "SHOW DATABASES"]);
+        // One that did not take it over is not believed.
+        let elsewhere = |_: &str| "127.0.0.3:5432".parse().unwrap();
+        let error = bouncer.sends(elsewhere).await.unwrap_err().to_string();
+        assert!(error.contains("\"127.0.0.2:5432\"), not to 127.0.0.3:5432"), "{error}");
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }
