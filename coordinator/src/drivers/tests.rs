@@ -229,3 +229,25 @@ async fn one_of_two_coordinators_drives_and_the_other_tells_where_it_is() {
     clock.timeout(SOON, second.join()).await.expect("the second stops in time");
     let _ = std::fs::remove_file(file);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_whose_journal_is_damaged_is_not_driven_and_says_why() {
+    let (file, outside, clock) = (file(), Outside::default(), Clock::system());
+    let first = life(&file, &outside).await;
+    let id = first.start(&CLUSTER.parse().unwrap(), UpgradeSpec::new(CLUSTER, "16"), &About::default()).await.unwrap();
+    status_until(&first, &id, |view| view.current.is_some()).await;
+    first.options().stop.trigger();
+    clock.timeout(SOON, first.join()).await.expect("drivers stop in time");
+    drop(first);
+    let flip = "update facts set fact = replace(fact, 'kind', 'kinf') where seq = 1";
+    let flipped = rusqlite::Connection::open(&file).unwrap().execute(flip, []).unwrap();
+    assert_eq!(flipped, 1);
+
+    outside.go.store(true, Ordering::SeqCst);
+    let second = life(&file, &outside).await;
+    let trouble = second.running(&id).and_then(|running| running.trouble).unwrap_or_default();
+    assert!(trouble.contains("PU0007") && trouble.contains("place 1"), "{trouble:?}");
+    let status = Operator::new(second.clone()).status(id.as_str()).await.unwrap();
+    assert_eq!(status.outcome, None, "{status:?}");
+    let _ = std::fs::remove_file(file);
+}
