@@ -118,7 +118,6 @@ async fn a_status_that_is_stuck_and_names_that_stay_stale_keep_nobody_waiting_an
     let setting =
         Setting { pooled: true, reading: true, readers, timings, resolver_delays, shape, ..Setting::default() };
     play(setting, async |stage| {
-        stage.sql("postgres", "create extension rds_tools").await?;
         stage.lab.faults().plan_all(faults.clone());
         let blue = stage.lab.writer(CLUSTER).context("blue has no writer")?;
         let mut upgrade = stage.upgrade(&with(stage.spec(16), "cleanup.policy", "approve")).await?;

@@ -30,6 +30,7 @@ use lab::demo::session::Login;
 use lab::demo::tempo::Tempo;
 use lab::demo::{run, sides};
 use lab::iam::{Caller, Policy};
+use lab::status::Flavour;
 use lab::{ClusterHandle, ClusterSettings, Lab, Outcome, Settings, Timings, install};
 use serde_json::Value;
 
@@ -177,9 +178,16 @@ impl Stage {
         let settings = Settings { timings: setting.timings.clone(), resolver_delay, ..Settings::default() };
         let lab = Lab::start(settings).await?;
         let settings = run::cluster_settings(CLUSTER, setting.from, setting.readers, setting.extensions);
-        let cluster = lab.create_cluster((setting.shape)(settings)).await?;
+        let settings = (setting.shape)(settings);
+        let flavour = settings.flavour;
+        let cluster = lab.create_cluster(settings).await?;
         let master = run::master(&cluster);
         schema::create(&master, Scale(0.001), setting.extensions, &tempo).await?;
+        if flavour == Flavour::Rds {
+            // As the role's script says: before it, so that it grants what the agent reads there.
+            let session = sides::open(&master.database("postgres"), &tempo).await?;
+            session.run(&tempo, START, "create extension rds_tools").await?;
+        }
         role::make(&lab, &master, setting.from, &tempo).await.context("making the agents' role by its script")?;
         let ledger = Arc::new(Ledger::new());
         let readers = setting.reading.then(|| cluster.reader_endpoint.clone());
