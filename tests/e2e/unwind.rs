@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use lab::Fault;
 use serde_json::Value;
 use tests::stage::pilot::with;
+use tests::stage::secrets::CANARY;
 use tests::stage::world::World;
 use tests::stage::{CLUSTER, Setting, Stage, play};
 
@@ -89,7 +90,11 @@ async fn schema_changed(stage: &mut Stage, before: &World) -> anyhow::Result<()>
     let spec = with(stage.spec(16), "replication.sustained_seconds", 5.0);
     let mut upgrade = stage.upgrade(&spec).await?;
     until_replicating(stage, &upgrade.id).await?;
-    stage.sql_as_owner("billing", "alter table accounts add column remark text").await?;
+    // What only the server's log has of these statements must not be shown by anybody.
+    let statement = format!("create role no_login password '{CANARY}' /* {CANARY} */; drop role no_login");
+    stage.sql("postgres", &statement).await?;
+    let statement = format!("alter table accounts add column remark text default e'it\\'s {CANARY}'");
+    stage.sql_as_owner("billing", &statement).await?;
     upgrade.ended(LIMIT, &stage.tempo).await?.expect(1, &["unwound"])?;
     unwound(stage, &upgrade.id, before, &["accounts"]).await?;
     let facts = stage.history(&upgrade.id).await?;

@@ -8,6 +8,7 @@ pub mod http;
 pub mod pilot;
 pub mod process;
 pub mod role;
+pub mod secrets;
 pub mod several;
 pub mod store;
 pub mod world;
@@ -149,7 +150,10 @@ pub struct Stage {
 /// With the failure of the play.
 pub async fn play(setting: Setting, body: impl AsyncFnOnce(&mut Stage) -> anyhow::Result<()>) {
     let mut stage = Stage::open(setting).await.unwrap_or_else(|error| panic!("the stage could not be set: {error:#}"));
-    let played = body(&mut stage).await.and_then(|()| stage.nothing_unexpected_was_logged());
+    let mut played = body(&mut stage).await.and_then(|()| stage.nothing_unexpected_was_logged());
+    if played.is_ok() {
+        played = stage.no_secret_was_written().await;
+    }
     let logs = stage.logs();
     let folder = stage.folder.clone();
     let Stage { coordinator, agents, service, probes, bouncer, several, lab, .. } = stage;
@@ -630,6 +634,15 @@ impl Stage {
         }
         ensure!(found.is_empty(), "logged and not expected:\n{}", found.join("\n"));
         Ok(())
+    }
+
+    /// No password and no canary in what the processes wrote; a process that is dead has no metrics.
+    async fn no_secret_was_written(&self) -> anyhow::Result<()> {
+        let mut texts = vec![("metrics", http::ask(&self.admin, "GET", "/metrics", "").await.unwrap_or_default())];
+        for number in 0..self.agents.len() {
+            texts.push(("metrics of an agent", self.agent_metrics(number).await.unwrap_or_default()));
+        }
+        secrets::none_written(&self.folder, &texts)
     }
 
     /// The ends of all logs.

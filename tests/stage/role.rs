@@ -17,7 +17,7 @@ use super::START;
 /// What it is called; another than the lab's own role, which has the lab's own rights.
 pub const NAME: &str = "pilot_by_script";
 /// Its password.
-pub const PASSWORD: &str = "secret-of-the-role";
+pub const PASSWORD: &str = "canary-of-the-role";
 
 /// Runs the script everywhere and gives the role a password, with the cure that the script names for servers of 16 and later.
 ///

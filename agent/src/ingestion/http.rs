@@ -183,4 +183,21 @@ mod tests {
         let error = http.pause(&mark()).await.unwrap_err().to_string();
         assert!(error.starts_with("POST http://") && error.ends_with("it answered 404 Not Found"), "{error}");
     }
+
+    #[tokio::test]
+    async fn an_answer_beyond_its_limit_is_refused() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let mut answering = tokio::task::JoinSet::new();
+        answering.spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let _asked = stream.read(&mut request).await;
+            let body = " ".repeat(BODY_MAX + 1);
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let _refused = stream.write_all(answer.as_bytes()).await;
+        });
+        let error = Http::new("loader".into(), &base, Clock::system()).observe().await.unwrap_err();
+        assert!(error.to_string().contains("length limit exceeded"), "{error}");
+    }
 }

@@ -22,6 +22,8 @@ use super::wire::played::{AgentLinkClient, Event, Heartbeat, Hello, IntentApplie
 use super::wire::{WireFrom, WireTo};
 use super::*;
 
+mod thousand;
+
 const CLUSTER: &str = "arn:aws:rds:us-east-1:123456789012:cluster:orders";
 const SOON: Duration = Duration::from_secs(10);
 
@@ -344,4 +346,16 @@ async fn everybody_is_told_goodbye() {
     assert_eq!(goodbye, "");
     let end = scene.clock.timeout(SOON, a.told.message()).await.expect("the stream ends");
     assert!(end.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_message_beyond_its_limit_cuts_its_stream_and_no_other() {
+    let scene = scene().await;
+    let agents = scene.open(&["a", "b"], None);
+    let (mut a, mut b) = (scene.attach("a").await, scene.attach("b").await);
+    a.say(Said::Report(super::wire::played::Report { body_json: " ".repeat(9 << 20) })).await;
+    let cut = async { while let Ok(Some(_)) = a.told.message().await {} };
+    scene.clock.timeout(SOON, cut).await.expect("the stream was not cut");
+    agents.publish(wish(true)).await.unwrap();
+    b.intent().await;
 }

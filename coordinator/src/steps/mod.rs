@@ -6,6 +6,8 @@ pub mod cleanup;
 pub mod codes;
 mod deletion;
 mod lag;
+#[cfg(test)]
+mod many;
 pub mod post_provisioning;
 pub mod post_switchover;
 pub mod prerequisites;
