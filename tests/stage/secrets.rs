@@ -39,3 +39,22 @@ fn none_in(what: &str, text: &str) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_that_was_written_is_found_in_files_and_texts() {
+        let folder = std::env::temp_dir().join(format!("upgrade-pilot-secrets-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let look = |log: &str, text: &str| {
+            std::fs::write(folder.join("agent-1.log"), log).expect("a log");
+            none_written(&folder, &[("metrics", text.to_owned())]).map_err(|error| error.to_string())
+        };
+        assert_eq!(look("all is well", "up 1"), Ok(()));
+        assert!(look(&format!("logged in with {}", role::PASSWORD), "up 1").unwrap_err().contains("agent-1.log"));
+        assert!(look("all is well", &format!("up{{of=\"{CANARY}\"}} 1")).unwrap_err().starts_with("metrics"));
+        std::fs::remove_dir_all(&folder).expect("it can go");
+    }
+}
