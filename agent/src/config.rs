@@ -19,8 +19,12 @@ pub struct Config {
     pub agent_id: AgentId,
     /// The one cluster that this agent is bound to.
     pub cluster: ClusterArn,
-    /// `http://HOST:PORT` of the coordinator.
+    /// `https://HOST:PORT` of the coordinator; `http://` only to loopback, where `insecure` says so.
     pub coordinator: String,
+    /// Needed for `https://`.
+    pub tls: Option<LinkTls>,
+    #[serde(default)]
+    pub insecure: Insecure,
     /// The agent's own memory, one SQLite file.
     pub state_file: PathBuf,
     #[serde(default = "loopback")]
@@ -40,6 +44,24 @@ pub struct Config {
 
 fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+/// TLS 1.3 to the coordinator.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkTls {
+    /// With `tls.crt`, `tls.key` and `ca.crt`, as cert-manager mounts them; read again when they change.
+    pub folder: PathBuf,
+    /// The name in the coordinator's certificate, where it is not the host of `coordinator`.
+    pub server_name: Option<String>,
+}
+
+/// What is allowed without protection.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Insecure {
+    /// A plain connection to a coordinator on this machine.
+    pub loopback_without_tls: bool,
 }
 
 /// How databases are reached; the same for all sides.
@@ -222,9 +244,7 @@ impl Config {
     }
 
     fn checked(self) -> Result<Config, ConfigError> {
-        if !self.coordinator.starts_with("http://") {
-            return Err(wrong("coordinator", "is not an http:// address", "write http://HOST:PORT"));
-        }
+        self.checked_link()?;
         if self.host_suffixes.is_empty() {
             return Err(wrong("host_suffixes", "is empty", "name the DNS suffix or address block of your databases"));
         }
@@ -239,6 +259,37 @@ impl Config {
         self.checked_ingestion()?;
         unique("query", self.query.iter().map(|query| query.name.as_str()))?;
         Ok(self)
+    }
+
+    /// Every coordinator, where they are several.
+    fn checked_link(&self) -> Result<(), ConfigError> {
+        self.coordinator.split(',').try_for_each(|one| self.checked_coordinator(one.trim()))
+    }
+
+    fn checked_coordinator(&self, url: &str) -> Result<(), ConfigError> {
+        let insecure = "insecure.loopback_without_tls";
+        match (url.split_once("://").map(|(scheme, _)| scheme), &self.tls) {
+            (Some("https"), Some(_)) if self.insecure.loopback_without_tls => {
+                Err(wrong(insecure, "is asked for beside tls.folder", "give only one of the two"))
+            }
+            (Some("https"), Some(_)) => Ok(()),
+            (Some("https"), None) => {
+                Err(wrong("tls.folder", "is missing", "name the folder of tls.crt, tls.key and ca.crt"))
+            }
+            (Some("http"), _) if !self.insecure.loopback_without_tls => {
+                let what = format!("is not true, and {url} is without TLS");
+                Err(wrong(insecure, what, "write https://HOST:PORT and tls.folder"))
+            }
+            (Some("http"), _) if !runtime::tls::is_loopback_url(url) => {
+                let what = "is without TLS, and not an address of this machine";
+                Err(wrong("coordinator", what, "write https://HOST:PORT and tls.folder"))
+            }
+            (Some("http"), Some(_)) => {
+                Err(wrong("coordinator", "is without TLS beside tls.folder", "write https://HOST:PORT"))
+            }
+            (Some("http"), None) => Ok(()),
+            _ => Err(wrong("coordinator", "is not an https:// address", "write https://HOST:PORT")),
+        }
     }
 
     fn checked_ingestion(&self) -> Result<(), ConfigError> {
@@ -296,6 +347,8 @@ cluster = "arn:aws:rds:us-east-1:123456789012:cluster:orders"
 coordinator = "http://127.0.0.1:7400"
 state_file = "/var/lib/agent.sqlite"
 host_suffixes = ["127.0.0.0/8", "rds.amazonaws.com"]
+[insecure]
+loopback_without_tls = true
 [database]
 user = "upgrade_pilot"
 password_file = "/etc/pw"
@@ -331,7 +384,11 @@ sql = "select 1"
         let wrong = [
             ("agent_id = \"agent-1\"", "agent_id = \"agent 1\"", "for key `agent_id`"),
             ("user =", "usr =", "unknown field `usr`"),
-            ("http://127.0.0.1:7400", "127.0.0.1:7400", "coordinator: is not an http:// address; write"),
+            ("http://127.0.0.1:7400", "127.0.0.1:7400", "coordinator: is not an https:// address; write"),
+            ("http://127.0.0.1", "http://10.0.0.1", "coordinator: is without TLS, and not an address of this machine"),
+            ("http://127.0.0.1", "https://127.0.0.1", "tls.folder: is missing"),
+            ("loopback_without_tls = true", "", "insecure.loopback_without_tls: is not true"),
+            ("[insecure]", "[tls]\nfolder = \"/tls\"\n[insecure]", "is without TLS beside tls.folder"),
             ("password_file = \"/etc/pw\"\n", "", "give exactly one of password_file and password_command"),
             ("127.0.0.0/8", "127.0.0.0/33", "for key `host_suffixes[0]`"),
             ("databases = [\"orders\"]", "databases = []", "ingestion bouncer: databases: is empty"),

@@ -30,6 +30,7 @@ const WRITABLE: &str = "pilot_agent_probe_writable";
 const RESIDENT: &str = "pilot_agent_resident_bytes";
 const SWITCHOVER_STATUS: &str = "pilot_agent_switchover_status";
 const JOBS: &str = "pilot_agent_jobs_total";
+const REFUSED: &str = "pilot_agent_commands_refused_total";
 
 /// The stances, as labels.
 const STANCES: [&str; 6] =
@@ -62,6 +63,7 @@ pub fn describe() {
     describe_gauge!(RESIDENT, Unit::Bytes, "Resident memory of the agent");
     describe_gauge!(SWITCHOVER_STATUS, "1 for the phase that a side's writer says while a switchover is announced");
     describe_counter!(JOBS, "Jobs finished, by outcome");
+    describe_counter!(REFUSED, "Commands that were not obeyed, by reason");
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 
@@ -83,6 +85,11 @@ pub fn task_died(task: &'static str) {
 /// A job ended.
 pub fn job_ended(done: bool) {
     counter!(JOBS, "outcome" => if done { "done" } else { "failed" }).increment(1);
+}
+
+/// A command was not obeyed; `reason` is of a closed set.
+pub fn refused(reason: &'static str) {
+    counter!(REFUSED, "reason" => reason).increment(1);
 }
 
 /// Counts an event.

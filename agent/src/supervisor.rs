@@ -82,6 +82,10 @@ impl Agent {
         let gate = Gate::new(shared.clone(), controllers.clone(), Marks::new(config.marks_dir()));
         let options = link::Options {
             coordinator: config.coordinator.clone(),
+            tls: config
+                .tls
+                .as_ref()
+                .map(|tls| link::Tls { folder: tls.folder.clone(), server_name: tls.server_name.clone() }),
             agent: config.agent_id.clone(),
             cluster: config.cluster.clone(),
             controllers: names,

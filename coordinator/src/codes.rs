@@ -52,6 +52,10 @@ codes! {
     NO_UPGRADE = "PU0109";
     /// An agent claims a cluster that it is not bound to.
     FOREIGN_AGENT = "PU0110";
+    /// A certificate is none that is taken here: missing, expired, of another authority, or of nobody known.
+    BAD_CERTIFICATE = "PU0111";
+    /// An operator asks for what its roles do not allow.
+    NOT_ALLOWED = "PU0112";
 
     /// Ingestion does not do what it was told: a monitor sees it, or an agent says so.
     INGESTION_OFF = "PU0604";

@@ -32,6 +32,9 @@ pub struct Config {
     /// The one AWS region that this coordinator serves.
     pub region: String,
     pub store: StorePlace,
+    /// Protection of every connection; without it `insecure` has to say so.
+    #[serde(default)]
+    pub tls: Option<OwnTls>,
     #[serde(default)]
     pub insecure: Insecure,
     #[serde(default)]
@@ -48,6 +51,14 @@ pub enum StorePlace {
     Sqlite { path: PathBuf },
     /// A database that several coordinators share.
     Postgres(Place),
+}
+
+/// TLS 1.3, for agents, operators and the web page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnTls {
+    /// With `tls.crt`, `tls.key` and `ca.crt`, as cert-manager mounts them; read again when they change.
+    pub folder: PathBuf,
 }
 
 /// What is allowed without protection.
@@ -151,16 +162,24 @@ impl Config {
 
     fn validate(&self, path: &Path) -> Result<(), ConfigError> {
         let wrong = |key, wrong: String, cure| Err(ConfigError::Wrong { path: path.to_owned(), key, wrong, cure });
-        if !self.insecure.loopback_without_tls {
-            return wrong(
-                "insecure.loopback_without_tls",
-                "connections cannot be protected yet".to_owned(),
-                "set it to true and listen on loopback addresses",
-            );
-        }
-        for (key, address) in [("listen", self.listen), ("admin_listen", self.admin_listen)] {
-            if !address.ip().is_loopback() {
-                return wrong(key, format!("{address} is not a loopback address"), "listen on 127.0.0.1");
+        match (&self.tls, self.insecure.loopback_without_tls) {
+            (Some(_), false) => {}
+            (None, true) => {
+                for (key, address) in [("listen", self.listen), ("admin_listen", self.admin_listen)] {
+                    if !address.ip().is_loopback() {
+                        let cure = "give tls.folder, or listen on 127.0.0.1";
+                        return wrong(key, format!("without TLS, and {address} is not a loopback address"), cure);
+                    }
+                }
+            }
+            (None, false) => {
+                let cure = "name the folder of tls.crt, tls.key and ca.crt (`pilot agents enrol` makes one), or set \
+                            insecure.loopback_without_tls to true";
+                return wrong("tls.folder", "it is missing".to_owned(), cure);
+            }
+            (Some(_), true) => {
+                let cure = "give only one of the two";
+                return wrong("insecure.loopback_without_tls", "tls.folder is given too".to_owned(), cure);
             }
         }
         if let StorePlace::Postgres(place) = &self.store
@@ -229,6 +248,15 @@ mod tests {
     }
 
     #[test]
+    fn with_tls_any_address_may_be_listened_on() {
+        let open = format!(
+            "listen = '0.0.0.0:7400'\n{}",
+            GOOD.replace("[insecure]\nloopback_without_tls = true", "[tls]\nfolder = '/etc/tls'")
+        );
+        assert_eq!(load("tls", &open).unwrap().tls.unwrap().folder, Path::new("/etc/tls"));
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let check = |name: &str, text: String, expected: &str| {
             let error = runtime::supervision::chain(&load(name, &text).unwrap_err());
@@ -236,7 +264,8 @@ mod tests {
         };
         check("unknown", format!("listn = '127.0.0.1:1'\n{GOOD}"), "listn");
         check("open", format!("listen = '0.0.0.0:7400'\n{GOOD}"), "not a loopback address");
-        check("plain", GOOD.replace("true", "false"), "insecure.loopback_without_tls");
+        check("plain", GOOD.replace("true", "false"), "tls.folder");
+        check("both", format!("{GOOD}[tls]\nfolder = '/etc/tls'\n"), "only one of the two");
         let open_store = "kind = 'postgres'\nhost = 'store.example'\ndatabase = 'p'\nuser = 'p'\ntls = 'disable'";
         check("store", GOOD.replace("kind = 'sqlite'\npath = 'pilot.sqlite'", open_store), "store.tls");
         check("lease", format!("{GOOD}[lease]\ncall_seconds = 20\n"), "third");

@@ -35,7 +35,7 @@ use crate::world::{Upgrade, World, upgrade_id};
 
 mod leading;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Makes the plan of an upgrade from its spec.
 pub type Plans = Arc<dyn Fn(&UpgradeSpec) -> Plan<Upgrade> + Send + Sync>;

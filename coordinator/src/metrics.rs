@@ -29,6 +29,7 @@ const FINISHED: &str = "pilot_upgrades_finished_total";
 const LEADING: &str = "pilot_leading";
 const STORE_FAILURES: &str = "pilot_store_failures_total";
 const REFUSED_JOURNALS: &str = "pilot_journals_refused_total";
+const REFUSED: &str = "pilot_refused_total";
 
 /// The steps, as label values of `pilot_phase`: a closed set.
 const PHASES: [&str; 7] = [
@@ -70,6 +71,7 @@ pub fn describe() {
         REFUSED_JOURNALS,
         "upgrades that are not driven because their journal is damaged or of another version"
     );
+    describe_counter!(REFUSED, "callers that were not let in, or may not do what they asked for, by reason");
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!(LINKS).set(0.0);
     gauge!(ALARMS).set(0.0);
@@ -151,6 +153,11 @@ pub fn report(report: &Report) {
 /// How many agents are attached.
 pub fn links(count: usize) {
     gauge!(LINKS).set(count as f64);
+}
+
+/// Somebody was not let in, or may not do what it asked for; `reason` is of a closed set.
+pub fn refused(reason: &'static str) {
+    counter!(REFUSED, "reason" => reason).increment(1);
 }
 
 /// A supervised task died.

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod epoch;
+pub mod identity;
 pub mod ids;
 pub mod intent;
 pub mod job;

@@ -9,6 +9,7 @@ mod failover;
 mod faults;
 mod follow;
 mod iam;
+mod identity;
 mod killed;
 mod long_pause;
 mod pairs;

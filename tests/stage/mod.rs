@@ -85,6 +85,8 @@ pub struct Setting {
     pub lease: (u64, u64, u64),
     /// Two coordinators that share a store in PostgreSQL, in place of one with a file.
     pub shared: bool,
+    /// Whether all connections are TLS, with certificates that `pilot agents enrol` issues.
+    pub tls: bool,
 }
 
 impl Default for Setting {
@@ -104,6 +106,7 @@ impl Default for Setting {
             shape: std::convert::identity,
             lease: (9, 4, 3),
             shared: false,
+            tls: false,
         }
     }
 }
@@ -116,6 +119,8 @@ pub struct Stage {
     pub agents: Vec<Process>,
     /// The command line.
     pub cli: CommandLine,
+    /// Where certificates are, each in a folder of its own: `ca`, `coordinator`, `agents`, `tester`.
+    pub tls: Option<PathBuf>,
     /// `http://127.0.0.1:PORT` of the coordinator's page and metrics.
     pub admin: String,
     /// Time.
@@ -219,6 +224,15 @@ impl Stage {
             environment.extend(caller.environment());
             lab.add_caller(caller);
         }
+        let mut cli = CommandLine { program: binaries.pilot.clone(), coordinator: String::new(), tls: None };
+        let tls = folder.join("tls");
+        let tls = setting.tls.then_some(tls);
+        if let Some(tls) = &tls {
+            cli.enrol(tls, "coordinator", &["--coordinator-name", "127.0.0.1"], &tempo).await?;
+            cli.enrol(tls, "agents", &["--cluster", &cluster.arn], &tempo).await?;
+            let tester = ["--operator", "tester", "--role", "operate,approve"];
+            cli.tls = Some(cli.enrol(tls, "tester", &tester, &tempo).await?);
+        }
         let shared = if setting.shared { Some(StoreServer::start(&folder).await?) } else { None };
         let store = match &shared {
             Some(server) => store::section(&server.database().await?),
@@ -226,12 +240,12 @@ impl Stage {
         };
         let config = folder.join("coordinator.toml");
         let anywhere = ("127.0.0.1:0", "127.0.0.1:0");
-        let text = pilot::coordinator_config(&folder, "coordinator", anywhere, &store, setting.lease);
+        let own = tls.as_ref().map(|tls| tls.join("coordinator"));
+        let text = pilot::coordinator_config(&folder, "coordinator", anywhere, &store, setting.lease, own.as_deref());
         std::fs::write(&config, text)?;
         let config = config.display().to_string();
         let log = folder.join("coordinator.log");
         let coordinator = Process::start(&binaries.pilot, &["serve", "--config", &config], &environment, log)?;
-        let cli = CommandLine { program: binaries.pilot.clone(), coordinator: String::new() };
         let mut stage = Stage {
             coordinator,
             agents: Vec::new(),
@@ -252,6 +266,7 @@ impl Stage {
             store,
             several: None,
             commanded: setting.commanded,
+            tls,
             expected: None,
             lab,
         };
@@ -270,10 +285,14 @@ impl Stage {
     async fn find_coordinator(&mut self) -> anyhow::Result<()> {
         let file = self.folder.join("coordinator.addr");
         let (grpc, admin) = find(&self.tempo, &mut self.coordinator, &file).await?;
-        let text = pilot::coordinator_config(&self.folder, "coordinator", (&grpc, &admin), &self.store, self.lease);
+        let own = self.tls.as_ref().map(|tls| tls.join("coordinator"));
+        let addresses = (grpc.as_str(), admin.as_str());
+        let text =
+            pilot::coordinator_config(&self.folder, "coordinator", addresses, &self.store, self.lease, own.as_deref());
         std::fs::write(self.folder.join("coordinator.toml"), text)?;
-        self.cli.coordinator = format!("http://{grpc}");
-        self.admin = format!("http://{admin}");
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        self.cli.coordinator = format!("{scheme}://{grpc}");
+        self.admin = format!("{scheme}://{admin}");
         Ok(())
     }
 
@@ -284,7 +303,9 @@ impl Stage {
     pub fn start_agent(&mut self, id: &str, cluster: Option<&str>, last: bool) -> anyhow::Result<()> {
         std::fs::write(self.folder.join(format!("{id}.password")), role::PASSWORD)?;
         let cluster = cluster.unwrap_or(&self.cluster.arn);
-        let mut text = pilot::agent_config(&self.folder, id, cluster, &self.cli.coordinator, role::NAME);
+        let (url, user) = (&self.cli.coordinator, role::NAME);
+        let shown = self.tls.as_ref().map(|tls| tls.join("agents"));
+        let mut text = pilot::agent_config(&self.folder, id, cluster, url, user, shown.as_deref());
         if let (Some(service), true) = (&self.service, self.agents.is_empty()) {
             let url = service.base_url();
             text += &format!("[[ingestion]]\nname = \"orders-service\"\nkind = \"http\"\nbase_url = \"{url}\"\n");

@@ -79,8 +79,10 @@ impl Said {
 pub struct CommandLine {
     /// The program.
     pub program: PathBuf,
-    /// `http://127.0.0.1:PORT`.
+    /// `http://127.0.0.1:PORT`, or `https://`.
     pub coordinator: String,
+    /// The certificate it shows.
+    pub tls: Option<PathBuf>,
 }
 
 impl CommandLine {
@@ -88,7 +90,28 @@ impl CommandLine {
         let mut command = Command::new(&self.program);
         command.args(args).env("PILOT_COORDINATOR", &self.coordinator).env("USER", "tester");
         command.stdin(Stdio::null()).kill_on_drop(true);
+        if let Some(tls) = &self.tls {
+            command.env("PILOT_TLS", tls);
+        }
         command
+    }
+
+    /// The same command line with another certificate.
+    #[must_use]
+    pub fn shows(&self, tls: PathBuf) -> CommandLine {
+        CommandLine { tls: Some(tls), ..self.clone() }
+    }
+
+    /// Issues a certificate into `folder/NAME` by `pilot agents enrol`, from the authority in `folder/ca`; `whom` is its flags.
+    ///
+    /// # Errors
+    /// What the command says.
+    pub async fn enrol(&self, folder: &Path, name: &str, whom: &[&str], tempo: &Tempo) -> anyhow::Result<PathBuf> {
+        let (ca, out) = (folder.join("ca").display().to_string(), folder.join(name));
+        let shown = out.display().to_string();
+        let args = [&["agents", "enrol", "--ca", &ca, "--out", &shown], whom].concat();
+        self.run(&args, tempo).await?.expect(0, &[])?;
+        Ok(out)
     }
 
     /// Runs a verb to its end.
@@ -180,29 +203,46 @@ pub fn coordinator_config(
     (listen, admin): (&str, &str),
     store: &str,
     lease: (u64, u64, u64),
+    tls: Option<&Path>,
 ) -> String {
     format!(
         "listen = \"{listen}\"\nadmin_listen = \"{admin}\"\naddress_file = {}\nregion = \"us-east-1\"\n\
-         {store}[insecure]\nloopback_without_tls = true\n\
-         [lease]\ndriver_seconds = {}\nagent_seconds = {}\ncall_seconds = {}\n",
+         {store}{}[lease]\ndriver_seconds = {}\nagent_seconds = {}\ncall_seconds = {}\n",
         quoted(&folder.join(format!("{name}.addr"))),
+        protection(tls),
         lease.0,
         lease.1,
         lease.2,
     )
 }
 
+/// The section that says how connections are protected.
+fn protection(tls: Option<&Path>) -> String {
+    match tls {
+        Some(folder) => format!("[tls]\nfolder = {}\n", quoted(folder)),
+        None => "[insecure]\nloopback_without_tls = true\n".to_owned(),
+    }
+}
+
 /// One agent's configuration, without its ingestion systems.
 #[must_use]
-pub fn agent_config(folder: &Path, id: &str, cluster: &str, coordinator: &str, user: &str) -> String {
+pub fn agent_config(
+    folder: &Path,
+    id: &str,
+    cluster: &str,
+    coordinator: &str,
+    user: &str,
+    tls: Option<&Path>,
+) -> String {
     let own = |suffix: &str| quoted(&folder.join(format!("{id}.{suffix}")));
     format!(
         "agent_id = \"{id}\"\ncluster = \"{cluster}\"\ncoordinator = \"{coordinator}\"\nstate_file = {}\n\
-         admin_listen = \"127.0.0.1:0\"\nadmin_address_file = {}\nhost_suffixes = [\"127.0.0.0/8\", \".rds.amazonaws.com\"]\n\
+         admin_listen = \"127.0.0.1:0\"\nadmin_address_file = {}\nhost_suffixes = [\"127.0.0.0/8\", \".rds.amazonaws.com\"]\n{}\
          [database]\nuser = \"{user}\"\npassword_file = {}\ntls = \"disable\"\n\
          [[query]]\nname = \"orders_total\"\ndatabase = \"orders\"\nsql = \"select count(*), sum(amount) from public.orders\"\n",
         own("sqlite"),
         own("admin"),
+        protection(tls),
         own("password"),
     )
 }

@@ -37,7 +37,7 @@ impl Stage {
     ) -> anyhow::Result<()> {
         let config = self.folder.join("standby.toml");
         let write = |grpc: &str, admin: &str| {
-            let text = pilot::coordinator_config(&self.folder, "standby", (grpc, admin), &self.store, self.lease);
+            let text = pilot::coordinator_config(&self.folder, "standby", (grpc, admin), &self.store, self.lease, None);
             std::fs::write(&config, text)
         };
         write("127.0.0.1:0", "127.0.0.1:0")?;

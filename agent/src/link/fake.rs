@@ -273,6 +273,7 @@ impl Agent {
         supervisor.start(Helm { shared: shared.clone() });
         let options = Options {
             coordinator: address.to_owned(),
+            tls: None,
             agent: "agent-1".parse().unwrap(),
             cluster: CLUSTER.parse().unwrap(),
             controllers: vec!["loader".into()],

@@ -9,13 +9,14 @@ mod session;
 mod tests;
 mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use proto::ids::{AgentId, ClusterArn};
 use runtime::{
     backoff::Backoff,
     shutdown::Stop,
     supervision::{Ready, Task, TaskError, chain},
+    tls::{self, Credentials, DialError, Way},
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -34,12 +35,22 @@ const DIAL_WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::
 /// Whom to dial, and as whom.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// `http://HOST:PORT`; several coordinators that share a store, separated by commas: the one that drives is found by asking.
+    /// `https://HOST:PORT`, or `http://` without `tls`; several coordinators that share a store, separated by commas: the one that
+    /// drives is found by asking.
     pub coordinator: String,
+    pub tls: Option<Tls>,
     pub agent: AgentId,
     pub cluster: ClusterArn,
     /// Names of the ingestion systems.
     pub controllers: Vec<String>,
+}
+
+/// How the connection is protected.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    pub folder: PathBuf,
+    /// What the coordinator's certificate must be for; the host that is dialled, if `None`.
+    pub server_name: Option<String>,
 }
 
 /// See the module.
@@ -50,20 +61,32 @@ pub struct Link {
 }
 
 impl Link {
-    async fn dial(&self, address: &str) -> Result<Channel, tonic::transport::Error> {
-        metrics::dialled();
-        Endpoint::from_shared(address.to_owned())?
-            .connect_timeout(CONNECT_WITHIN)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(true)
-            .connect()
-            .await
+    /// Certificates are read at the first dial, not before: an agent that cannot read them still does what its memory asks for.
+    fn way(&self) -> Result<Way, TaskError> {
+        let Some(tls) = &self.options.tls else { return Ok(Way::Plain) };
+        let credentials = Credentials::open(&tls.folder, self.shared.clock.clone())?;
+        Ok(Way::Tls { credentials: Arc::new(credentials), name: tls.server_name.clone() })
     }
 
-    async fn attach(&self, address: &str, stop: &Stop, ready: &Ready) -> Result<End, TaskError> {
-        let channel = self.dial(address).await?;
+    async fn dial(&self, address: &str, way: &Way) -> Result<Channel, DialError> {
+        metrics::dialled();
+        let tune = |endpoint: Endpoint| {
+            endpoint
+                .connect_timeout(CONNECT_WITHIN)
+                .tcp_nodelay(true)
+                .http2_keep_alive_interval(KEEP_ALIVE)
+                .keep_alive_timeout(KEEP_ALIVE)
+                .keep_alive_while_idle(true)
+        };
+        tls::connect(address, way, tune).await
+    }
+
+    async fn attach(&self, address: &str, way: &mut Option<Way>, stop: &Stop, ready: &Ready) -> Result<End, TaskError> {
+        let way = match way {
+            Some(way) => way,
+            None => way.insert(self.way()?),
+        };
+        let channel = self.dial(address, way).await?;
         let mut session =
             Session::open(self.shared.clone(), self.options.clone(), self.runner.clone(), channel).await?;
         metrics::link(true);
@@ -82,10 +105,10 @@ impl Task for Link {
         let all: Vec<String> = self.options.coordinator.split(',').map(|one| one.trim().to_owned()).collect();
         let mut turns = all.iter().cycle();
         let mut sent_to = None;
-        let mut said = String::new();
+        let (mut said, mut way) = (String::new(), None);
         while !stop.is_triggered() {
             let Some(address) = sent_to.take().or_else(|| turns.next().cloned()) else { break };
-            let end = stop.unless(self.attach(&address, &stop, &ready)).await;
+            let end = stop.unless(self.attach(&address, &mut way, &stop, &ready)).await;
             ready.set(false);
             metrics::link(false);
             let mut wait = backoff.next_wait();
@@ -107,7 +130,8 @@ impl Task for Link {
                         "the coordinator said goodbye"
                     );
                     if !address.is_empty() {
-                        sent_to = Some(if address.contains("://") { address } else { format!("http://{address}") });
+                        let scheme = way.as_ref().unwrap_or(&Way::Plain).scheme();
+                        sent_to = Some(if address.contains("://") { address } else { format!("{scheme}://{address}") });
                     }
                     wait = after;
                 }

@@ -28,7 +28,7 @@ use super::{
     wire::{self, AgentLinkClient, Down, Hello, Up, WireDown, WireUp},
 };
 use crate::{
-    helm,
+    helm, metrics,
     spool::Key,
     state::{Lease, ProbeState, Role, Shared, millis},
 };
@@ -171,7 +171,7 @@ impl Session {
             Down::Intent(intent) => self.intent(*intent).await?,
             Down::Job(job) => self.job(*job).await?,
             Down::CancelJob { id, epoch } => {
-                if self.admits(epoch, None) == Admission::Admitted {
+                if self.refusal(epoch, None).is_none() {
                     self.runner.cancel(&id);
                 }
             }
@@ -192,6 +192,7 @@ impl Session {
         if let Some(known) = known
             && known != store
         {
+            metrics::refused("foreign_store");
             return Err(Box::new(ForeignStore(store.0, known.0)));
         }
         self.store = Some(store);
@@ -215,6 +216,18 @@ impl Session {
         helm::steer(&self.shared);
     }
 
+    /// Why a command is not obeyed, if it is not; counted.
+    fn refusal(&self, epoch: Epoch, generation: Option<Generation>) -> Option<Admission> {
+        let admission = self.admits(epoch, generation);
+        let reason = match admission {
+            Admission::Admitted => return None,
+            Admission::Stale => "stale",
+            Admission::ForeignStore => "foreign_store",
+        };
+        metrics::refused(reason);
+        Some(admission)
+    }
+
     fn admits(&self, epoch: Epoch, generation: Option<Generation>) -> Admission {
         let Some(store) = &self.store else { return Admission::ForeignStore };
         match &*self.shared.watermark.borrow() {
@@ -225,11 +238,10 @@ impl Session {
 
     async fn intent(&mut self, intent: Intent) -> Result<(), TaskError> {
         let (epoch, generation) = (intent.epoch, intent.generation);
-        let refused = match self.admits(epoch, Some(generation)) {
-            Admission::Admitted => None,
-            Admission::Stale => Some("a newer intent was seen"),
-            Admission::ForeignStore => Some("this agent is bound to another store"),
-        };
+        let refused = self.refusal(epoch, Some(generation)).map(|why| match why {
+            Admission::ForeignStore => "this agent is bound to another store",
+            _ => "a newer intent was seen",
+        });
         if let Some(reason) = refused {
             tracing::warn!(epoch = epoch.0, generation = generation.0, reason, "intent refused");
             return self.say(Up::IntentRefused { epoch, generation, reason, pause_over: false }).await;
@@ -241,6 +253,7 @@ impl Session {
         }
         if before.as_deref().is_some_and(|old| (old.epoch, old.generation) == (epoch, generation)) {
             let reason = "an intent of the same number said something else";
+            metrics::refused("altered");
             return self.say(Up::IntentRefused { epoch, generation, reason, pause_over: false }).await;
         }
         tracing::info!(epoch = epoch.0, generation = generation.0, gate = ?intent.gate, ingestion = ?intent.ingestion,
@@ -298,8 +311,9 @@ impl Session {
 
     async fn job(&mut self, job: Job) -> Result<(), TaskError> {
         let id = job.id.clone();
-        if self.admits(job.epoch, None) != Admission::Admitted {
+        if self.refusal(job.epoch, None).is_some() {
             let reason = "a newer coordinator was seen";
+            tracing::warn!(job = %id, epoch = job.epoch.0, reason, "job refused");
             return self.say(Up::JobRefused { id: &id, code: STALE, reason }).await;
         }
         match self.runner.offer(job).await {

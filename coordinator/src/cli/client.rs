@@ -1,6 +1,8 @@
 //! The CLI's end of the operator service, and the only file of the CLI that names generated types. Turns a refusal into
 //! the exit code it stands for.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::wire::operator_client::OperatorClient;
@@ -8,12 +10,14 @@ use proto::wire::{
     AgentsRequest, AskRequest, Document, SpecRequest, StartRequest, StatusRequest, UpgradeRequest, WatchRequest,
 };
 use runtime::clock::Clock;
+use runtime::tls::{self, Credentials, DialError, Way};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status, Streaming};
 
 use super::{Common, Exit, Fault};
+use crate::codes;
 use crate::operator::LEADER;
 use crate::operator::view::WatchView;
 
@@ -30,14 +34,16 @@ const DOCUMENT_BYTES_MAX: usize = 64 << 20;
 pub(crate) struct Client {
     rpc: OperatorClient<Channel>,
     url: String,
+    /// The folder of the certificate that is shown.
+    tls: Option<PathBuf>,
 }
 
 impl Client {
     pub(crate) async fn connect(common: &Common) -> Result<Client, Fault> {
-        let mut failed = Fault::usage("--coordinator is empty; write --coordinator http://HOST:PORT");
+        let mut failed = Fault::usage("--coordinator is empty; write --coordinator https://HOST:PORT");
         for url in common.coordinator.split(',').map(str::trim).filter(|url| !url.is_empty()) {
-            match dial(url).await {
-                Ok(rpc) => return Ok(Client { rpc, url: url.to_owned() }),
+            match dial(url, common.tls.as_deref()).await {
+                Ok(rpc) => return Ok(Client { rpc, url: url.to_owned(), tls: common.tls.clone() }),
                 Err(fault) => failed = fault,
             }
         }
@@ -61,9 +67,10 @@ impl Client {
                 return Err(self.fault(&status));
             };
             if !leader.is_empty() {
-                let url = if leader.contains("://") { leader } else { format!("http://{leader}") };
+                let scheme = self.url.split("://").next().unwrap_or("https");
+                let url = if leader.contains("://") { leader } else { format!("{scheme}://{leader}") };
                 // One that is gone is still named until its lease has run out.
-                if let Ok(rpc) = dial(&url).await {
+                if let Ok(rpc) = dial(&url, self.tls.as_deref()).await {
                     (self.rpc, self.url) = (rpc, url);
                     continue;
                 }
@@ -78,6 +85,7 @@ impl Client {
             Code::FailedPrecondition | Code::NotFound | Code::InvalidArgument | Code::AlreadyExists => {
                 Fault::refused(text)
             }
+            Code::PermissionDenied => Fault::refused(text),
             Code::Unavailable if text.is_empty() => Fault::failed(format!("the coordinator at {} is gone", self.url)),
             _ => Fault::failed(text),
         }
@@ -141,19 +149,48 @@ impl Client {
     }
 }
 
-async fn dial(url: &str) -> Result<OperatorClient<Channel>, Fault> {
-    let endpoint = Endpoint::from_shared(url.to_owned())
-        .map_err(|_| Fault::usage(format!("{url:?} is not a URL; write --coordinator http://HOST:PORT")))?
-        .connect_timeout(CONNECT_WITHIN)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true);
-    let channel = endpoint.connect().await.map_err(|error| {
+async fn dial(url: &str, tls: Option<&Path>) -> Result<OperatorClient<Channel>, Fault> {
+    let way = way(url, tls)?;
+    let tune = |endpoint: Endpoint| {
+        endpoint
+            .connect_timeout(CONNECT_WITHIN)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true)
+    };
+    let channel = tls::connect(url, &way, tune).await.map_err(|error| {
         let cause = runtime::supervision::chain(&error);
-        Fault::failed(format!("the coordinator at {url} does not answer ({cause}); is `pilot serve` running there?"))
+        if let Some(alert) = tls::refused_by_peer(&error) {
+            let code = codes::BAD_CERTIFICATE;
+            return Fault::refused(format!(
+                "{code}: the coordinator at {url} does not take this certificate ({alert})"
+            ));
+        }
+        match error {
+            DialError::Address { .. } => Fault::usage(cause),
+            DialError::Transport(_) => Fault::failed(format!(
+                "the coordinator at {url} does not answer ({cause}); is `pilot serve` running there?"
+            )),
+        }
     })?;
     Ok(OperatorClient::new(channel).max_decoding_message_size(DOCUMENT_BYTES_MAX))
+}
+
+/// How the coordinator is dialled: `https://` with a certificate, `http://` only on this machine.
+fn way(url: &str, folder: Option<&Path>) -> Result<Way, Fault> {
+    if url.starts_with("http://") {
+        if tls::is_loopback_url(url) {
+            return Ok(Way::Plain);
+        }
+        return Err(Fault::usage(format!(
+            "{url} is without protection, and not this machine: write https://HOST:PORT"
+        )));
+    }
+    let none = || Fault::usage(format!("{url} asks for your certificate: give its folder with --tls or PILOT_TLS"));
+    let credentials = Credentials::open(folder.ok_or_else(none)?, Clock::system())
+        .map_err(|error| Fault::usage(runtime::supervision::chain(&error)))?;
+    Ok(Way::Tls { credentials: Arc::new(credentials), name: None })
 }
 
 /// A stream of views.

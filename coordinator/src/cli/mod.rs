@@ -6,7 +6,8 @@
 mod abort;
 mod agents;
 mod approve;
-mod client;
+pub(crate) mod client;
+mod enrol;
 mod explain;
 mod follow;
 mod history;
@@ -57,7 +58,7 @@ enum Verb {
     Resume(resume::Resume),
     /// Unwinds an upgrade; not possible once it has switched over
     Abort(abort::Abort),
-    /// Shows the agents
+    /// Shows the agents; issues certificates
     Agents(agents::Agents),
     /// Shows the runbook page of an error code
     Explain(explain::Explain),
@@ -73,9 +74,12 @@ pub(crate) enum Output {
 /// What every verb that asks the coordinator takes.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
-    /// Where the coordinator listens; several that share a store, separated by commas
-    #[arg(long, env = "PILOT_COORDINATOR", default_value = "http://127.0.0.1:7400", value_name = "URL")]
+    /// Where the coordinator listens; several that share a store, separated by commas; http:// only on this machine
+    #[arg(long, env = "PILOT_COORDINATOR", default_value = "https://localhost:7400", value_name = "URL")]
     pub(crate) coordinator: String,
+    /// Your certificate: a folder with tls.crt, tls.key and ca.crt
+    #[arg(long, env = "PILOT_TLS", value_name = "FOLDER")]
+    pub(crate) tls: Option<PathBuf>,
     /// How data is printed to stdout
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
@@ -213,6 +217,9 @@ mod tests {
             "pilot resume up-1",
             "pilot abort up-1 --confirm orders",
             "pilot agents",
+            "pilot agents enrol --ca ca --out tls --cluster arn:aws:rds:us-east-1:123456789012:cluster:orders --agent a-1",
+            "pilot agents enrol --ca ca --out tls --operator alice --role operate,approve",
+            "pilot agents enrol --ca ca --out tls --coordinator-name pilot.example.com,10.0.0.7 --days 30",
             "pilot explain PU0001",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
@@ -221,7 +228,16 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_unknown_is_bad_usage() {
-        for line in ["pilot", "pilot fly", "pilot watch", "pilot upgrade --until never --cluster a --to 16"] {
+        for line in [
+            "pilot",
+            "pilot fly",
+            "pilot watch",
+            "pilot upgrade --until never --cluster a --to 16",
+            "pilot agents enrol --ca ca --out tls",
+            "pilot agents enrol --ca ca --out tls --operator alice",
+            "pilot agents enrol --ca ca --out tls --operator alice --role root",
+            "pilot agents enrol --ca ca --out tls --agent a-1",
+        ] {
             assert!(parse(line).unwrap_err().use_stderr(), "{line}");
         }
     }

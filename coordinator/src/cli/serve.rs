@@ -15,17 +15,18 @@ use runtime::recorder::{self, Recorder};
 use runtime::shutdown::{Stop, on_signal};
 use runtime::supervision::{Ready, Supervisor, Task, TaskError};
 use runtime::telemetry;
+use runtime::tls::{Credentials, Door, Incoming, Refusal};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use super::{Exit, Fault};
 use crate::config::{Config, Overrides, StorePlace};
 use crate::drivers::{Drivers, DriversOptions};
-use crate::link::{Admission, Hub, HubOptions, LinkService};
+use crate::link::{Hub, HubOptions, LinkService};
 use crate::operator::{Operator, OperatorService};
 use crate::rds::sdk::{Options, Place, shared_config};
 use crate::store::{PostgresStore, SqliteStore, Store};
+use crate::who::Guard;
 use crate::{cloudwatch, metrics, rds, steps, web};
 
 /// Drivers and open requests get this long after the stop; the journal makes it safe to end at any time.
@@ -63,6 +64,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let recorder = recorder::install()?;
     metrics::describe();
     let store = open_store(&config, &clock).await?;
+    let credentials = match &config.tls {
+        Some(tls) => Some(Arc::new(Credentials::open(&tls.folder, clock.clone())?)),
+        None => None,
+    };
     let grpc = admin::bind(config.listen).await?;
     let pages = admin::bind(config.admin_listen).await?;
     let (grpc_at, pages_at) = (grpc.local_addr()?, pages.local_addr()?);
@@ -72,18 +77,20 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let operator = Operator::new(drivers.clone());
 
     let mut supervisor = Supervisor::new(clock.clone(), stop.clone(), metrics::task_died);
-    let admission = Admission { region: config.region.clone() };
+    let guard = Guard::new(&config.region, clock.clone());
+    let doors = Doors { credentials, guard: guard.clone(), clock: clock.clone() };
     supervisor.start(Grpc {
         listener: Some(grpc),
         address: grpc_at,
         hub: hub.clone(),
         operator: operator.clone(),
-        admission,
+        doors: doors.clone(),
     });
     let board = supervisor.board();
     let version = concat!("pilot ", env!("CARGO_PKG_VERSION"), "\n");
     let router = Admin { recorder: recorder.clone(), board, version }.router().merge(web::router(operator));
-    supervisor.start(Pages { listener: Some(pages), address: pages_at, router, recorder, clock });
+    let router = web::guarded(router, guard);
+    supervisor.start(Pages { listener: Some(pages), address: pages_at, router, recorder, clock, doors });
     if let Some(path) = &config.address_file {
         write_addresses(path, grpc_at, pages_at)?;
     }
@@ -152,13 +159,35 @@ fn write_addresses(path: &Path, grpc: SocketAddr, admin: SocketAddr) -> anyhow::
     std::fs::rename(&beside, path).with_context(|| format!("writing {}", path.display()))
 }
 
+/// How connections are taken in: with TLS and certificates, or plain on loopback.
+#[derive(Clone)]
+struct Doors {
+    credentials: Option<Arc<Credentials>>,
+    guard: Guard,
+    clock: Clock,
+}
+
+impl Doors {
+    fn open(&self, door: Door, listener: TcpListener) -> std::io::Result<Incoming> {
+        let clock = self.clock.clone();
+        match &self.credentials {
+            None => Incoming::plain(listener, clock),
+            Some(credentials) => {
+                let guard = self.guard.clone();
+                let refused = move |refusal: Refusal| guard.turned_away(&refusal);
+                Incoming::tls(listener, clock, door, Arc::clone(credentials), refused)
+            }
+        }
+    }
+}
+
 /// The gRPC server.
 struct Grpc {
     listener: Option<TcpListener>,
     address: SocketAddr,
     hub: Hub,
     operator: Operator,
-    admission: Admission,
+    doors: Doors,
 }
 
 impl Task for Grpc {
@@ -169,13 +198,13 @@ impl Task for Grpc {
             Some(listener) => listener,
             None => admin::bind(self.address).await?,
         };
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let incoming = self.doors.open(Door::Callers, listener)?;
         ready.set(true);
         Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
-            .add_service(LinkService::server(self.hub.clone(), self.admission.clone()))
-            .add_service(OperatorService::server(self.operator.clone()))
+            .add_service(LinkService::server(self.hub.clone(), self.doors.guard.clone()))
+            .add_service(OperatorService::server(self.operator.clone(), self.doors.guard.clone()))
             .serve_with_incoming_shutdown(incoming, async move { stop.triggered().await })
             .await?;
         Ok(())
@@ -189,6 +218,7 @@ struct Pages {
     router: axum::Router,
     recorder: Recorder,
     clock: Clock,
+    doors: Doors,
 }
 
 impl Task for Pages {
@@ -200,7 +230,8 @@ impl Task for Pages {
             None => admin::bind(self.address).await?,
         };
         ready.set(true);
-        admin::serve(listener, self.router.clone(), self.recorder.clone(), self.clock.clone(), stop).await?;
+        let incoming = self.doors.open(Door::Pages, listener)?;
+        admin::serve_on(incoming, self.router.clone(), self.recorder.clone(), self.clock.clone(), stop).await?;
         Ok(())
     }
 }

@@ -19,9 +19,9 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// What survives a process: the file, and what was done to the world.
 #[derive(Clone, Default)]
-struct Outside {
+pub(crate) struct Outside {
     made: Arc<AtomicU32>,
-    go: Arc<AtomicBool>,
+    pub(crate) go: Arc<AtomicBool>,
 }
 
 /// Makes one thing, once, then waits until it may go on.
@@ -73,7 +73,7 @@ async fn open(file: &Path, clock: &Clock) -> SqliteStore {
 }
 
 /// One life of a coordinator.
-async fn life(file: &Path, outside: &Outside) -> Drivers {
+pub(crate) async fn life(file: &Path, outside: &Outside) -> Drivers {
     let store: Arc<dyn Store> = Arc::new(open(file, &Clock::system()).await);
     life_on(store, outside, "here").await
 }

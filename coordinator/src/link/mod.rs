@@ -12,10 +12,10 @@ mod session;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
-mod wire;
+pub(crate) mod wire;
 
 pub use agents::{AgentSeen, Agents, Fresh, Heard, Keep, Settled, Wish};
 pub use hub::{Hub, HubOptions, Standing, WishKeeper};
 pub use message::{FromAgent, Hello, ToAgent, Welcome};
-pub use server::{Admission, LinkService};
+pub use server::LinkService;
 pub use session::{Session, SessionEnd};

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::Stream;
-use proto::ids::ClusterArn;
 use runtime::clock::Clock;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -16,7 +15,7 @@ use super::hub::{Hub, Standing};
 use super::message::{FromAgent, ToAgent};
 use super::session::{Session, SessionEnd};
 use super::wire::{self, AgentLink, AgentLinkServer, WireFrom, WireTo};
-use crate::codes;
+use crate::who::{Caller, Guard};
 
 /// Messages under way to one agent.
 const OUTGOING_MAX: usize = 32;
@@ -29,47 +28,28 @@ const NOBODY_LEADS_MS: u64 = 500;
 /// The longest message either way: a report over thousands of tables stays well below.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
-/// Which clusters' agents are let in.
-#[derive(Debug, Clone)]
-pub struct Admission {
-    /// The region this coordinator serves; an agent of another is refused.
-    pub region: String,
-}
-
-impl Admission {
-    /// May an agent of this cluster attach?
-    fn admit(&self, cluster: &ClusterArn) -> Result<(), String> {
-        let region = cluster.as_str().split(':').nth(3).unwrap_or_default();
-        if region == self.region {
-            return Ok(());
-        }
-        let code = codes::FOREIGN_AGENT;
-        Err(format!("{code}: cluster {cluster} is in {region}; this coordinator serves {}", self.region))
-    }
-}
-
 /// The service, to be added to a tonic server.
 pub struct LinkService {
     hub: Hub,
-    admission: Admission,
+    guard: Guard,
     clock: Clock,
 }
 
 impl LinkService {
     /// The service of this hub, ready for a router.
-    pub fn server(hub: Hub, admission: Admission) -> AgentLinkServer<LinkService> {
+    pub fn server(hub: Hub, guard: Guard) -> AgentLinkServer<LinkService> {
         let clock = hub.options().clock.clone();
-        AgentLinkServer::new(LinkService { hub, admission, clock })
+        AgentLinkServer::new(LinkService { hub, guard, clock })
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    async fn greet(&self, stream: &mut Streaming<WireFrom>) -> Result<Session, Status> {
+    async fn greet(&self, caller: &Caller, stream: &mut Streaming<WireFrom>) -> Result<Session, Status> {
         let first = self.clock.timeout(HELLO_WITHIN, stream.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no Hello came"))??;
         let first = first.ok_or_else(|| Status::invalid_argument("the stream ended before a Hello"))?;
         let hello = wire::hello(first).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        self.admission.admit(&hello.cluster).map_err(Status::permission_denied)?;
+        self.guard.attach(caller, &hello.agent, &hello.cluster)?;
         tracing::info!(agent = %hello.agent, cluster = %hello.cluster, version = hello.version, "agent attached");
         Ok(self.hub.attach(hello))
     }
@@ -80,6 +60,7 @@ impl AgentLink for LinkService {
     type AttachStream = Pin<Box<dyn Stream<Item = Result<WireTo, Status>> + Send>>;
 
     async fn attach(&self, request: Request<Streaming<WireFrom>>) -> Result<Response<Self::AttachStream>, Status> {
+        let caller = self.guard.agent(&request)?;
         let mut stream = request.into_inner();
         let (outgoing, messages) = mpsc::channel(OUTGOING_MAX);
         if let Standing::Follows { leader } = self.hub.standing() {
@@ -87,12 +68,19 @@ impl AgentLink for LinkService {
             outgoing.try_send(Ok(elsewhere(leader)?)).map_err(|error| Status::internal(error.to_string()))?;
             return Ok(Response::new(Box::pin(ReceiverStream::new(messages))));
         }
-        let session = self.greet(&mut stream).await?;
+        let session = self.greet(&caller, &mut stream).await?;
         let clock = self.clock.clone();
         // Ends with the stream: when the agent goes, the session is replaced, or the server drops the response.
         tokio::spawn(async move {
             let agent = session.agent().clone();
-            let why = serve(session, stream, outgoing, clock).await;
+            let served = serve(session, stream, outgoing, clock.clone());
+            let why = match caller.left() {
+                None => served.await,
+                // It dials again at once, with the certificate that it has by then.
+                Some(left) => {
+                    clock.timeout(left, served).await.unwrap_or_else(|_| "its certificate expired".to_owned())
+                }
+            };
             tracing::info!(%agent, why, "agent detached");
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))

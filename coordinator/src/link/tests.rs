@@ -12,15 +12,17 @@ use proto::jobs::Marker;
 use proto::report::Report;
 use proto::side::{Endpoint, Side, SideIdentity};
 use runtime::clock::Clock;
+use runtime::tls::Incoming;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Server;
 
 use super::wire::played::{AgentLinkClient, Event, Heartbeat, Hello, IntentApplied, JobDone, Said, Told, What};
 use super::wire::{WireFrom, WireTo};
 use super::*;
+use crate::who::Guard;
 
 mod thousand;
 
@@ -74,10 +76,11 @@ async fn scene() -> Scene {
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let service = LinkService::server(hub.clone(), Admission { region: "us-east-1".into() });
+    let service = LinkService::server(hub.clone(), Guard::new("us-east-1", clock.clone()));
+    let incoming = Incoming::plain(listener, clock.clone()).unwrap();
     let mut server = tokio::task::JoinSet::new();
     server.spawn(async move {
-        Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+        Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
     });
     let until = clock.mono() + Duration::from_secs(60);
     let lease = watch::Sender::new(engine::Lease { epoch: engine::Epoch(7), until, lost: false });

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use engine::{Request as Wish, Seq};
 use futures_util::Stream;
+use proto::identity::Role;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -19,6 +20,7 @@ use super::wire::{
 };
 use super::{Operator, Refusal};
 use crate::spec::UpgradeSpec;
+use crate::who::Guard;
 use crate::world::Upgrade;
 
 /// At most one document in this time, however fast facts come.
@@ -32,12 +34,13 @@ pub(crate) const LEADER: &str = "pilot-leader";
 /// The service, to be added to a tonic server.
 pub struct OperatorService {
     operator: Operator,
+    guard: Guard,
 }
 
 impl OperatorService {
     /// The service, ready for a router.
-    pub fn server(operator: Operator) -> OperatorServer<OperatorService> {
-        OperatorServer::new(OperatorService { operator }).max_encoding_message_size(64 << 20)
+    pub fn server(operator: Operator, guard: Guard) -> OperatorServer<OperatorService> {
+        OperatorServer::new(OperatorService { operator, guard }).max_encoding_message_size(64 << 20)
     }
 }
 
@@ -71,6 +74,7 @@ impl OperatorRpc for OperatorService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<Document, Status>> + Send>>;
 
     async fn preflight(&self, request: Request<SpecRequest>) -> Reply<Document> {
+        self.guard.operator(&request, Role::View)?;
         let spec: UpgradeSpec = read("the spec", &request.get_ref().spec_json)?;
         let found = self.operator.preflight(&spec).await.map_err(status)?;
         let blocked = found.blocking(&spec).next().is_some();
@@ -80,18 +84,22 @@ impl OperatorRpc for OperatorService {
     }
 
     async fn plan(&self, request: Request<SpecRequest>) -> Reply<Document> {
+        self.guard.operator(&request, Role::View)?;
         let spec: UpgradeSpec = read("the spec", &request.get_ref().spec_json)?;
         document(&self.operator.plan(&spec).await.map_err(status)?)
     }
 
     async fn start_upgrade(&self, request: Request<StartRequest>) -> Reply<Started> {
+        let caller = self.guard.operator(&request, Role::Operate)?;
         let request = request.into_inner();
         let spec: UpgradeSpec = read("the spec", &request.spec_json)?;
-        let id = self.operator.start(spec, &request.plan_digest, &request.asked_by).await.map_err(status)?;
+        let by = caller.name(&request.asked_by);
+        let id = self.operator.start(spec, &request.plan_digest, &by).await.map_err(status)?;
         Ok(Response::new(Started { upgrade_id: id.to_string() }))
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Reply<Document> {
+        self.guard.operator(&request, Role::View)?;
         match request.get_ref().upgrade_id.as_str() {
             "" => document(&serde_json::json!({ "upgrades": self.operator.list().await.map_err(status)? })),
             id => document(&self.operator.status(id).await.map_err(status)?),
@@ -99,29 +107,44 @@ impl OperatorRpc for OperatorService {
     }
 
     async fn history(&self, request: Request<UpgradeRequest>) -> Reply<Document> {
+        self.guard.operator(&request, Role::View)?;
         document(&self.operator.history(&request.get_ref().upgrade_id, Seq(0)).await.map_err(status)?)
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Reply<Self::WatchStream> {
+        let caller = self.guard.operator(&request, Role::View)?;
         let request = request.into_inner();
         self.operator.status(&request.upgrade_id).await.map_err(status)?;
         let (sender, documents) = mpsc::channel(8);
-        // Ends when the follower goes, or the upgrade does.
-        tokio::spawn(follow(self.operator.clone(), request, sender));
+        let (operator, left) = (self.operator.clone(), caller.left());
+        // Ends when the follower goes, its certificate expires, or the upgrade ends.
+        tokio::spawn(async move {
+            let clock = operator.clock().clone();
+            let following = follow(operator, request, sender);
+            match left {
+                None => following.await,
+                // It asks again with the certificate that it has by then.
+                Some(left) => clock.timeout(left, following).await.unwrap_or_default(),
+            }
+        });
         Ok(Response::new(Box::pin(ReceiverStream::new(documents))))
     }
 
     async fn ask(&self, request: Request<AskRequest>) -> Reply<Document> {
-        let request = request.into_inner();
-        let mut body: serde_json::Value = read("the request", &request.request_json)?;
+        self.guard.operator(&request, Role::View)?;
+        let mut body: serde_json::Value = read("the request", &request.get_ref().request_json)?;
         let confirm = body.as_object_mut().and_then(|fields| fields.remove("confirm"));
         let confirm = confirm.as_ref().and_then(serde_json::Value::as_str);
         let wish: Wish<Upgrade> = read("the request", &body.to_string())?;
-        let answer = self.operator.ask(&request.upgrade_id, &request.ask_id, &request.asked_by, wish, confirm);
+        let role = if matches!(wish, Wish::Approve { .. }) { Role::Approve } else { Role::Operate };
+        let by = self.guard.operator(&request, role)?.name(&request.get_ref().asked_by);
+        let request = request.into_inner();
+        let answer = self.operator.ask(&request.upgrade_id, &request.ask_id, &by, wish, confirm);
         document(&answer.await.map_err(status)?)
     }
 
-    async fn agents(&self, _: Request<AgentsRequest>) -> Reply<Document> {
+    async fn agents(&self, request: Request<AgentsRequest>) -> Reply<Document> {
+        self.guard.operator(&request, Role::View)?;
         self.operator.leads().map_err(status)?;
         document(&serde_json::json!({ "clusters": self.operator.agents() }))
     }

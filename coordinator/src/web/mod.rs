@@ -1,14 +1,18 @@
 //! The web page: all upgrades, and one. Rendered here, refreshed by the browser; it shows and changes nothing.
 
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use proto::identity::Role;
+use runtime::tls::Peer;
 
 use crate::operator::view::{Brief, StatusView};
 use crate::operator::{Operator, Refusal};
+use crate::who::Guard;
 
 /// The pages' routes, to be merged with the admin endpoint's.
 pub fn router(operator: Operator) -> Router {
@@ -17,6 +21,22 @@ pub fn router(operator: Operator) -> Router {
         .route("/upgrades/{id}", get(upgrade))
         .route("/upgrades/{id}/status.json", get(status_json))
         .with_state(operator)
+}
+
+/// Everything behind the same identity as the command line: whoever may look sees all, nobody else sees more than that the
+/// process lives and is ready.
+pub fn guarded(router: Router, guard: Guard) -> Router {
+    router.layer(middleware::from_fn_with_state(guard, admit))
+}
+
+async fn admit(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    if !["/livez", "/readyz"].contains(&request.uri().path()) {
+        let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|ConnectInfo(peer)| peer);
+        if let Err(denied) = guard.holder(peer, Role::View) {
+            return (StatusCode::FORBIDDEN, format!("{denied}\n")).into_response();
+        }
+    }
+    next.run(request).await
 }
 
 #[derive(Template)]

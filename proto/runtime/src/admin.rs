@@ -5,7 +5,13 @@ use std::{io, net::SocketAddr, time::Duration};
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use tokio::{net::TcpListener, task::JoinSet};
 
-use crate::{clock::Clock, recorder::Recorder, shutdown::Stop, supervision::Board};
+use crate::{
+    clock::Clock,
+    recorder::Recorder,
+    shutdown::Stop,
+    supervision::Board,
+    tls::{Incoming, Peer},
+};
 
 /// What the endpoint shows.
 #[derive(Clone)]
@@ -59,9 +65,22 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// Open connections get this long to end after the stop.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// Serves `router` until `stop`; open requests then get two seconds. Bounds `recorder`'s memory meanwhile.
+/// Serves `router` without protection until `stop`, as [`serve_on`].
 pub async fn serve(
     listener: TcpListener,
+    router: Router,
+    recorder: Recorder,
+    clock: Clock,
+    stop: Stop,
+) -> io::Result<()> {
+    let incoming = Incoming::plain(listener, clock.clone())?;
+    serve_on(incoming, router, recorder, clock, stop).await
+}
+
+/// Serves `router` until `stop`; open requests then get two seconds. Bounds `recorder`'s memory meanwhile. Every request
+/// has a `ConnectInfo<Peer>` among its extensions.
+pub async fn serve_on(
+    incoming: Incoming,
     router: Router,
     recorder: Recorder,
     clock: Clock,
@@ -75,7 +94,8 @@ pub async fn serve(
         }
     });
     let asked = stop.clone();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move { asked.triggered().await });
+    let server = axum::serve(incoming, router.into_make_service_with_connect_info::<Peer>())
+        .with_graceful_shutdown(async move { asked.triggered().await });
     let served = tokio::select! {
         end = async { server.await } => end,
         _late = stop.drain(&clock, DRAIN, std::future::pending::<()>()) => Ok(()),

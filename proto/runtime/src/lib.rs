@@ -1,5 +1,5 @@
 //! What both long-running binaries need and what knows nothing of upgrades: start-up, logs, the metrics recorder, the
-//! admin HTTP endpoint, shutdown, supervision, backoff and the clock.
+//! admin HTTP endpoint, shutdown, supervision, backoff, TLS and the clock.
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -10,4 +10,5 @@ pub mod recorder;
 pub mod shutdown;
 pub mod supervision;
 pub mod telemetry;
+pub mod tls;
 pub mod tried;

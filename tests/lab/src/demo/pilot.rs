@@ -266,6 +266,7 @@ fn agent_config(options: &AgentOptions, coordinator: &str, folder: &Path, passwo
     let mut text = format!(
         "agent_id = \"{}\"\ncluster = \"{}\"\ncoordinator = \"{coordinator}\"\nstate_file = {}\n\
          admin_listen = \"127.0.0.1:0\"\nadmin_address_file = {}\nhost_suffixes = [\"127.0.0.0/8\", \".rds.amazonaws.com\"]\n\n\
+         [insecure]\nloopback_without_tls = true\n\n\
          [database]\nuser = \"{}\"\npassword_file = {}\nmaintenance_database = \"postgres\"\ntls = \"disable\"\n",
         options.id,
         options.cluster,

@@ -1,0 +1,73 @@
+//! `pilot agents enrol`: a certificate from a small authority of one's own, in a folder as cert-manager would mount it. Works
+//! without a coordinator.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args};
+use proto::identity::{Identity, Role, is_operator_name};
+use proto::ids::{AgentId, ClusterArn};
+use runtime::clock::Clock;
+
+use super::{Exit, Fault, print};
+use crate::enrol::{Authority, EnrolError, Subject, Validity};
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("whom").required(true).args(["cluster", "operator", "coordinator_name"]))]
+pub(super) struct Enrol {
+    /// The authority's folder, with ca.crt and ca.key; both are made where they are missing. Keep it offline
+    #[arg(long, value_name = "FOLDER")]
+    ca: PathBuf,
+    /// Where tls.crt, tls.key and ca.crt go; replaced where they exist, and read again by whoever uses them
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+    /// For agents of this cluster
+    #[arg(long, value_name = "ARN")]
+    cluster: Option<ClusterArn>,
+    /// For this agent only, not for all of the cluster
+    #[arg(long, value_name = "ID", requires = "cluster")]
+    agent: Option<AgentId>,
+    /// For an operator of this name
+    #[arg(long, value_name = "NAME", requires = "roles")]
+    operator: Option<String>,
+    /// What the operator may do: view, operate, approve; all may look
+    #[arg(long = "role", value_name = "ROLE", value_delimiter = ',', requires = "operator")]
+    roles: Vec<Role>,
+    /// For a coordinator, by every name or address that it is dialled by
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    coordinator_name: Vec<String>,
+    /// How long it is good for
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=825))]
+    days: u32,
+}
+
+impl Enrol {
+    pub(super) fn run(self) -> Result<Exit, Fault> {
+        let subject = self.subject()?;
+        let now = Clock::system().now();
+        let issued = Authority::open_or_make(&self.ca, now)
+            .and_then(|authority| authority.issue(&subject, Validity::days(now, self.days)));
+        issued.and_then(|issued| issued.write(&self.out)).map_err(|error| {
+            let text = runtime::supervision::chain(&error);
+            match error {
+                EnrolError::Name(_) | EnrolError::Authority { .. } => Fault::refused(text),
+                _ => Fault::failed(text),
+            }
+        })?;
+        print(&format!("{}: good for {} days", self.out.display(), self.days));
+        Ok(Exit::Done)
+    }
+
+    fn subject(&self) -> Result<Subject, Fault> {
+        if let Some(cluster) = &self.cluster {
+            return Ok(Subject::Caller(Identity::Agent { cluster: cluster.clone(), agent: self.agent.clone() }));
+        }
+        if let Some(name) = &self.operator {
+            if !is_operator_name(name) {
+                return Err(Fault::usage(format!("{name:?} is not a name: letters, digits, or any of . - _ @ +")));
+            }
+            let roles = self.roles.iter().copied().collect();
+            return Ok(Subject::Caller(Identity::Operator { name: name.clone(), roles }));
+        }
+        Ok(Subject::Coordinator(self.coordinator_name.clone()))
+    }
+}

@@ -1,0 +1,14 @@
+//! TLS 1.3 on both sides of every connection that we own: certificates from a folder as cert-manager mounts it, exchanged
+//! without a restart when the files change; connections accepted and dialled with them.
+//!
+//! It knows whose certificate a peer showed, and nothing of what that peer may do.
+
+mod dial;
+mod files;
+mod listen;
+mod names;
+
+pub use dial::{DialError, Way, connect, host, is_loopback_url, refused_by_peer};
+pub use files::{Credentials, TlsError};
+pub use listen::{Connection, Door, Incoming, Refusal};
+pub use names::{Certificate, Peer};
