@@ -91,9 +91,10 @@ async fn agents(stage: &Stage) -> anyhow::Result<()> {
 }
 
 async fn approve(stage: &Stage, id: &str, name: &'static str) -> anyhow::Result<()> {
-    let status = stage.wait_until(id, name, LIMIT, asks(name)).await?;
-    let next = format!("pilot approve {id} {name}");
-    ensure!(status["next_action"] == next.as_str() && status["health"] == "person", "{status}");
+    // The wish for an approval and that the step waits for it are two facts.
+    let waits = |status: &Value| asks(name)(status) && status["health"] == "person";
+    let status = stage.wait_until(id, name, LIMIT, waits).await?;
+    ensure!(status["next_action"] == format!("pilot approve {id} {name}").as_str(), "{status}");
     let answer = stage.pilot(&["approve", id, name, "--output", "json"]).await?;
     answer.expect(0, &[])?;
     ensure!(answer.json()?["upgrade"] == id, "{}", answer.out);
