@@ -65,6 +65,7 @@ class PluginLog(logging.Handler):
         if "time offset (ms)" in text:
             rows = re.findall(r"^\s*\S+ \S+\s+(-?\d+) ms\s+(.+?)\s*$", text, re.MULTILINE)
             self.events = [[event, int(offset)] for offset, event in rows]
+            tell(table=len(rows))
 
 
 class Client:

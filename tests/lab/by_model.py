@@ -393,6 +393,10 @@ def of_endpoints(asker, cluster):
     for number in range(2, 6):
         asker.call("rds", "DeleteDBClusterEndpoint", endpoint(number))
     of_tags(asker, "cluster-endpoint:by-model-5", "InvalidDBClusterEndpointStateFault")
+    # Those that are being deleted count for the quota.
+    named = lambda: asker.call("rds", "DescribeDBClusterEndpoints", cluster)["DBClusterEndpoints"]
+    while any(found.get("DBClusterEndpointIdentifier", "").startswith("by-model-") and found["Status"] == "deleting" for found in named()):
+        time.sleep(0.1)
 
 
 def of_tags(asker, resource, code):

@@ -23,6 +23,8 @@ struct Driver {
     lines: Lines<BufReader<ChildStdout>>,
     phases: Vec<String>,
     written: u64,
+    /// The plugin has logged its table of events, which it does a while after COMPLETED, when green's names are gone.
+    table: bool,
 }
 
 impl Driver {
@@ -42,7 +44,7 @@ impl Driver {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("the driver starts");
         let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-        Self { child, lines, phases: Vec::new(), written: 0 }
+        Self { child, lines, phases: Vec::new(), written: 0, table: false }
     }
 
     /// The next report, if that is what comes; notes anything else.
@@ -56,6 +58,7 @@ impl Driver {
         if let Some(written) = line["written"].as_u64() {
             self.written = written;
         }
+        self.table |= line["table"].is_u64();
         line.as_object_mut().and_then(|line| line.remove("report"))
     }
 
@@ -117,6 +120,7 @@ async fn real_aws_python_wrapper_follows_a_switchover_through_every_phase() {
     plain.until("psycopg writes", |d| d.written > 100).await;
     switch(&lab, &id).await;
     wrapper.until("the plugin says COMPLETED", |d| d.phases.last().is_some_and(|p| p == "COMPLETED")).await;
+    wrapper.until("the plugin's table of events", |d| d.table).await;
     let before = wrapper.written;
     wrapper.until("the wrapper goes on", |d| d.written > before + 100).await;
     status_is(&lab, &id, "SWITCHOVER_COMPLETED").await;
