@@ -214,6 +214,7 @@ impl Stage {
             let login = |database, name| bouncer.login(&schema::owner("telemetry"), schema::PASSWORD, database, name);
             probes.push(probe(Kind::Writes, login("telemetry", "held-writes"), &ledger, &tempo));
             if setting.reading {
+                replayed(&login(READING, "test"), &tempo).await?;
                 probes.push(probe(Kind::Reads, login(READING, "held-reads"), &ledger, &tempo));
             }
         }
@@ -692,6 +693,16 @@ async fn find(tempo: &Tempo, process: &mut Process, file: &std::path::Path) -> a
 
 fn owner(place: &Login, database: &str, application: &str) -> Login {
     place.database(database).role(&schema::owner(database), schema::PASSWORD, application)
+}
+
+/// Waits until the reader behind `login` has what was put into its writer.
+async fn replayed(login: &Login, tempo: &Tempo) -> anyhow::Result<()> {
+    let look = async || {
+        let session = login.open(tempo, START).await.map_err(|miss| miss.to_string())?;
+        let rows = session.run(tempo, START, "select 1 from accounts where id = 1").await;
+        rows.map_err(|miss| miss.to_string())?.first(0).map(drop).ok_or_else(|| "no row".to_owned())
+    };
+    tempo.until("the reader to have replayed the schema", EVERY, START, look).await
 }
 
 fn probe(kind: Kind, login: Login, ledger: &Arc<Ledger>, tempo: &Tempo) -> Probe {
