@@ -13,7 +13,6 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use proto::side::{Endpoint, Member, ServerSaid, Side, SideIdentity};
 use runtime::clock::{Clock, Mono};
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{sync::mpsc, task::AbortHandle};
 use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage, config::SslMode};
@@ -556,17 +555,7 @@ fn verifying(ca_file: Option<&Path>) -> Result<MakeRustlsConnect, ConnectError> 
             Err(errors) => Err(failed(format!("the system has none ({} errors)", errors.len()))),
         };
     };
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))?;
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| failed(error.to_string()))?;
-        roots.add(certificate).map_err(|error| failed(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(failed(format!("{} holds none", path.display())));
-    }
-    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    Ok(MakeRustlsConnect::new(config))
+    runtime::tls::trusting(path).map(MakeRustlsConnect::new).map_err(failed)
 }
 
 /// Where the password comes from, and the last one a command gave.

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use runtime::clock::Clock;
 use runtime::supervision::chain;
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
@@ -156,17 +155,7 @@ fn verifying(ca_file: Option<&Path>) -> Result<MakeRustlsConnect, ConnectError> 
             Err(errors) => Err(failed(format!("the system has none ({} errors)", errors.len()))),
         };
     };
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))?;
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| failed(error.to_string()))?;
-        roots.add(certificate).map_err(|error| failed(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(failed(format!("{} holds none", path.display())));
-    }
-    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    Ok(MakeRustlsConnect::new(config))
+    runtime::tls::trusting(path).map(MakeRustlsConnect::new).map_err(failed)
 }
 
 async fn pump<S, T>(mut connection: Connection<S, T>, on_notice: Option<OnNotice>)

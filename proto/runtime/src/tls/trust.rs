@@ -1,0 +1,22 @@
+//! Whom to trust when dialling a server that is not one of ours, PostgreSQL say: a file of certificates. Shows no certificate.
+
+use std::path::Path;
+
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use rustls::{ClientConfig, RootCertStore};
+
+/// Trusts the certificates (PEM) of `path` and no others.
+///
+/// # Errors
+/// What is wrong with the file: unreadable, not PEM, not a certificate, or without any.
+pub fn trusting(path: &Path) -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())? {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    if roots.is_empty() {
+        return Err(format!("{} holds none", path.display()));
+    }
+    Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+}
