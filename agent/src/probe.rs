@@ -31,6 +31,9 @@ use crate::{
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(20));
 /// Between dials of the production name while it leads to a side that is over: each is a whole login there.
 const STALE_EVERY: Duration = Duration::from_millis(100);
+/// Between dials of the production name while it answers nobody: each costs the server a process just when it must catch up,
+/// and clients are let go by what green says by its address.
+const REFUSED_EVERY: Duration = Duration::from_millis(50);
 /// Between looks at green while clients are held for it, from the beginning of one to that of the next. Every dial that is
 /// refused costs green a process, for every agent, while it catches up: no more often than this.
 const GREEN_EVERY: Duration = Duration::from_millis(10);
@@ -307,14 +310,18 @@ impl ProbeTask {
                 lock(book).production(look, intent);
             }
             ready.set(true);
-            self.rest(began, if self.name_is_stale() { every.max(STALE_EVERY) } else { every }).await;
+            self.rest(began, every.max(self.patience())).await;
         }
     }
 
-    /// Green took a write by address, and what answers behind the name takes none.
-    fn name_is_stale(&self) -> bool {
+    /// No less than this lies between two looks at the production name.
+    fn patience(&self) -> Duration {
         let probe = self.shared.probe.borrow();
-        probe.green_took_write && matches!(probe.production, Some((_, Outcome::Answered { wrote: false, .. })))
+        match &probe.production {
+            Some((_, Outcome::Answered { wrote: false, .. })) if probe.green_took_write => STALE_EVERY,
+            Some((_, Outcome::Unreachable { .. })) => REFUSED_EVERY,
+            _ => Duration::ZERO,
+        }
     }
 
     async fn watch_green(&self, book: &std::sync::Mutex<Book<'_>>) {

@@ -3,9 +3,9 @@
 //! the agent's release, to a held client's first write behind PgBouncer, and to a plain client's that waits for its name.
 //!
 //! Green's first write is the first that anybody gets accepted: the earlier of the agent's own (its answer has come) and that of a
-//! client which does nothing but try to write to green by address (by green's clock, while it works on the statement). Release is
-//! the moment at which PgBouncer has answered both that it knows green's address and that clients may go. A client's write counts
-//! by the server's clock.
+//! client which does nothing but try to write to green by address (by green's clock, while it works on the statement). Green opened
+//! when it read the configuration that let this client in: nobody could have been earlier. Release is the moment at which PgBouncer
+//! has answered both that it knows green's address and that clients may go. A client's write counts by the server's clock.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ const LOOK: Duration = Duration::from_millis(300);
 const PREPARED_WITHIN: Duration = Duration::from_secs(600);
 /// Between tries of the clients, an answer or a refusal to the next. Each refused connection costs the server a process: more often
 /// and the clients would take from the servers what is measured.
-const DIRECT_EVERY: Duration = Duration::from_millis(4);
+const DIRECT_EVERY: Duration = Duration::from_millis(10);
 const POOLED_EVERY: Duration = Duration::from_millis(2);
 const PLAIN_EVERY: Duration = Duration::from_millis(50);
 /// For a cut, and for the last client after it, beside the window and the names' delay.
@@ -60,13 +60,15 @@ pub struct Options {
     pub to: u32,
 }
 
-/// What was measured, each from green's first write.
+/// What was measured, each from green's first write unless it says otherwise.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Measured {
     /// Green has accepted the agent's own write.
     pub accepted: Spread,
     /// The agent has let clients go.
     pub released: Spread,
+    /// The same, from the moment at which green opened.
+    pub released_from_opening: Spread,
     /// A client behind PgBouncer, which was held, has written.
     pub pooled: Spread,
     /// A client that connects to the cluster's name has written.
@@ -82,6 +84,7 @@ impl Measured {
         let rows = [
             self.accepted.row("the agent has written too"),
             self.released.row("the agent has let clients go"),
+            self.released_from_opening.row("the same, after green opened"),
             self.pooled.row("a held client behind PgBouncer has written"),
             self.plain.row("a plain client behind DNS has written"),
         ];
@@ -179,15 +182,17 @@ impl Batch<'_> {
         for contestant in &contestants {
             let (cut, plain) = self.cut(&place, &grpc, contestant).await?;
             say(&format!(
-                "{} of {}: the agent wrote after {:.1} ms, let clients go after {:.1} ms, a held one wrote after {:.1} ms",
+                "{} of {}: the agent wrote after {:.1} ms, let clients go after {:.1} ms ({:.1} ms after green opened), a held one wrote after {:.1} ms",
                 measured.released.ms.len() + 1,
                 self.options.switchovers,
                 cut.accepted_ms,
                 cut.released_ms,
+                cut.released_from_opening_ms,
                 cut.pooled_ms
             ));
             measured.accepted.add(cut.accepted_ms);
             measured.released.add(cut.released_ms);
+            measured.released_from_opening.add(cut.released_from_opening_ms);
             measured.pooled.add(cut.pooled_ms);
             measured.steps.push(Steps::read(&contestant.agent_log, cut.first)?);
             waiting.push((cut.first, plain));
@@ -284,22 +289,29 @@ impl Batch<'_> {
         let look = async || {
             let journal = history(place, grpc, id).await.map_err(|error| format!("{error:#}"))?;
             let own = moments(&journal, "green_accepted_write").min().ok_or("green has accepted no write")?;
-            let first = direct.first_since(Timestamp::MIN).map_or(own, |at| at.min(own));
+            let beside = direct.first_since(Timestamp::MIN).ok_or("the client beside it has not written")?;
+            let first = beside.at.min(own);
             let released = moments(&journal, "held").find(|at| *at >= first).ok_or("nobody was let go")?;
             let held = pooled.first_since(first).ok_or("the held client has not written")?;
-            Ok((first, own, released, held))
+            Ok((beside.configured, first, own, released, held.at))
         };
         let within = CUT_WITHIN + self.options.window;
-        let (first, own, released, held) = self.tempo.until("the cut", LOOK, within, look).await?;
+        let (opened, first, own, released, held) = self.tempo.until("the cut", LOOK, within, look).await?;
         pooled.stop().await;
         direct.stop().await;
         let ms = |at| milliseconds(first, at);
-        let cut = Cut { first, accepted_ms: ms(own), released_ms: ms(released), pooled_ms: ms(held) };
+        let cut = Cut {
+            first,
+            accepted_ms: ms(own),
+            released_ms: ms(released),
+            released_from_opening_ms: milliseconds(opened, released),
+            pooled_ms: ms(held),
+        };
         Ok((cut, plain))
     }
 
     async fn until_written(&self, writer: &Writer, since: Timestamp, within: Duration) -> anyhow::Result<Timestamp> {
-        let look = async || writer.first_since(since).ok_or_else(|| "no write".to_owned());
+        let look = async || writer.first_since(since).map(|write| write.at).ok_or_else(|| "no write".to_owned());
         self.tempo.until("the plain client's first write", Duration::from_millis(50), within, look).await
     }
 }
@@ -309,6 +321,7 @@ struct Cut {
     first: Timestamp,
     accepted_ms: f64,
     released_ms: f64,
+    released_from_opening_ms: f64,
     pooled_ms: f64,
 }
 

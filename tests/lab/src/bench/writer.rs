@@ -1,4 +1,5 @@
-//! A client that writes one row again and again and keeps the moment at which the server accepted each, by the server's clock.
+//! A client that writes one row again and again and keeps the moment at which the server accepted each, by the server's clock,
+//! and since when the server's settings are what they are.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -34,7 +35,16 @@ pub enum Manner {
 pub struct Writer {
     stop: CancellationToken,
     task: JoinHandle<()>,
-    accepted: Arc<Mutex<Vec<Timestamp>>>,
+    accepted: Arc<Mutex<Vec<Accepted>>>,
+}
+
+/// A write that a server took.
+#[derive(Clone, Copy, Debug)]
+pub struct Accepted {
+    /// While the server worked on the statement.
+    pub at: Timestamp,
+    /// When the server last read its configuration, before this client's session began: what let the client in.
+    pub configured: Timestamp,
 }
 
 impl Writer {
@@ -55,9 +65,9 @@ impl Writer {
 
     /// The first write that a server accepted at or after a moment.
     #[must_use]
-    pub fn first_since(&self, moment: Timestamp) -> Option<Timestamp> {
+    pub fn first_since(&self, moment: Timestamp) -> Option<Accepted> {
         let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
-        accepted.iter().copied().find(|at| *at >= moment)
+        accepted.iter().copied().find(|write| write.at >= moment)
     }
 
     /// Ends it.
@@ -74,14 +84,15 @@ struct Client {
     every: Duration,
     manner: Manner,
     tempo: Tempo,
-    accepted: Arc<Mutex<Vec<Timestamp>>>,
+    accepted: Arc<Mutex<Vec<Accepted>>>,
 }
 
 impl Client {
     async fn run(&self) {
         let sql = format!(
             "insert into public.bench_writes (client) values ('{}') \
-             returning (extract(epoch from clock_timestamp()) * 1000000)::bigint",
+             returning (extract(epoch from clock_timestamp()) * 1000000)::bigint, \
+             (extract(epoch from pg_conf_load_time()) * 1000000)::bigint",
             self.name
         );
         let mut session: Option<Session> = None;
@@ -93,8 +104,9 @@ impl Client {
             if let Some(open) = open {
                 match open.run(&self.tempo, STATEMENT, &sql).await {
                     Ok(answer) => {
-                        let at = answer.first(0).and_then(|text| Timestamp::from_microsecond(text.parse().ok()?).ok());
-                        self.accepted.lock().unwrap_or_else(PoisonError::into_inner).extend(at);
+                        let moment = |column| Timestamp::from_microsecond(answer.first(column)?.parse().ok()?).ok();
+                        let write = moment(0).zip(moment(1)).map(|(at, configured)| Accepted { at, configured });
+                        self.accepted.lock().unwrap_or_else(PoisonError::into_inner).extend(write);
                         if self.manner == Manner::WaitsForOne {
                             return;
                         }
