@@ -11,7 +11,8 @@ use super::{Link, Sides};
 use crate::fleet::{Admin, Error};
 use crate::roles::{literal, quote};
 
-const POLL: Duration = Duration::from_millis(1);
+/// Each look takes from the servers what they need to catch up.
+const POLL: Duration = Duration::from_millis(4);
 /// Sequences in one statement.
 const BATCH: usize = 500;
 

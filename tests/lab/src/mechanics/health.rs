@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::try_join_all;
+
 use super::{Link, Sides, ddl};
-use crate::fleet::{Error, LogPosition, Server};
+use crate::fleet::{Admin, Error, LogPosition, Server};
 use crate::roles::literal;
 
 /// How one database's replication does.
@@ -146,8 +148,7 @@ select (select coalesce(md5(string_agg(line, E'\n' order by line collate pg_cata
        (select count(*) || ':' || coalesce(max(xmin::text::bigint), 0) from pg_largeobject) || ':' ||
        (select count(*) || ':' || coalesce(max(oid::bigint), 0) from pg_largeobject_metadata)";
 
-async fn fingerprint(server: &Server, database: &str) -> Result<Fingerprint, Error> {
-    let admin = server.admin(database).await?;
+async fn fingerprint(admin: &Admin, database: &str) -> Result<Fingerprint, Error> {
     let row =
         admin.query_one(FINGERPRINT, &[]).await.map_err(Error::sql(format!("reading the catalogue of {database}")))?;
     Ok(Fingerprint { catalog: row.get(0), views: row.get(1), large_objects: row.get(2) })
@@ -161,11 +162,11 @@ pub async fn baseline(blue: &Server, links: &[Link]) -> Result<Baseline, Error> 
     let log = blue.log_position()?;
     let admin = blue.admin("postgres").await?;
     let at = admin.query_one("select now()::text", &[]).await.map_err(Error::sql("asking for the time"))?.get(0);
-    let mut databases = BTreeMap::new();
-    for link in links {
-        databases.insert(link.database.clone(), fingerprint(blue, &link.database).await?);
-    }
-    Ok(Baseline { log, at, databases })
+    let databases = try_join_all(links.iter().map(|link| async {
+        let admin = blue.admin(&link.database).await?;
+        Ok::<_, Error>((link.database.clone(), fingerprint(&admin, &link.database).await?))
+    }));
+    Ok(Baseline { log, at, databases: databases.await?.into_iter().collect() })
 }
 
 /// What happened on blue since the baseline: from its own log (`log_statement = ddl`), from its catalogues, and from
@@ -175,8 +176,13 @@ pub async fn baseline(blue: &Server, links: &[Link]) -> Result<Baseline, Error> 
 /// When the server does not answer.
 pub async fn changes_since(blue: &Server, baseline: &Baseline) -> Result<Vec<Change>, Error> {
     let mut changes = ddl::in_log(&blue.log_since(&baseline.log)?);
-    for (database, before) in &baseline.databases {
-        let now = fingerprint(blue, database).await?;
+    // Clients are held meanwhile: every database at once, by one session each.
+    let found = try_join_all(baseline.databases.iter().map(|(database, before)| async move {
+        let admin = blue.admin(database).await?;
+        let now = fingerprint(&admin, database).await?;
+        Ok::<_, Error>((database, before, now, refreshed_by_jobs(&admin, &baseline.at).await?))
+    }));
+    for (database, before, now, by_jobs) in found.await? {
         let differs = [
             (before.catalog != now.catalog, ChangeKind::Ddl, "the catalogue differs from what green was made from"),
             (before.views != now.views, ChangeKind::Refresh, "a materialized view has new contents"),
@@ -188,13 +194,12 @@ pub async fn changes_since(blue: &Server, baseline: &Baseline) -> Result<Vec<Cha
                 changes.push(Change { database: Some(database.clone()), kind, what: what.into() });
             }
         }
-        changes.extend(refreshed_by_jobs(blue, database, &baseline.at).await?);
+        changes.extend(by_jobs);
     }
     Ok(changes)
 }
 
-async fn refreshed_by_jobs(blue: &Server, database: &str, since: &str) -> Result<Vec<Change>, Error> {
-    let admin = blue.admin(database).await?;
+async fn refreshed_by_jobs(admin: &Admin, since: &str) -> Result<Vec<Change>, Error> {
     let there = admin.query_one("select to_regclass('cron.job_run_details') is not null", &[]).await;
     if !there.map_err(Error::sql("looking for pg_cron"))?.get::<_, bool>(0) {
         return Ok(Vec::new());

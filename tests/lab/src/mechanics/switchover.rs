@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::{join_all, try_join, try_join_all};
 use jiff::Timestamp;
 use runtime::clock::{Clock, Mono};
 use tokio_util::sync::CancellationToken;
@@ -199,11 +199,9 @@ where
     let log = PhaseLog { progress, clock: clock.clone(), entered: Mutex::new(Vec::new()) };
     log.enter(Phase::Guardrails);
     let failed = |source| NotSwitched::Failed { phase: log.now(), source };
+    let opened = async { Cut::open(sides, clock).await.map_err(failed) };
     let cut = tokio::select! {
-        ready = guardrails(sides, limits) => {
-            ready?;
-            Cut::open(sides, clock).await.map_err(failed)?
-        }
+        ready = try_join(guardrails(sides, limits), opened) => ready?.1,
         () = cancel.cancelled() => return Err(NotSwitched::Cancelled("by the caller".into())),
     };
     let sequences = match cut.close_and_move(limits, &log, cancel, moved).await {
@@ -267,7 +265,7 @@ struct Member {
 }
 
 const READ_ONLY: &str = "default_transaction_read_only";
-const POLL: Duration = Duration::from_millis(2);
+const POLL: Duration = Duration::from_millis(5);
 
 impl<'a> Cut<'a> {
     async fn open(sides: &'a Sides, clock: Clock) -> Result<Self, Error> {
