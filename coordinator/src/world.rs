@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use proto::{
     ids::{JobId, UpgradeId},
     job::{JobKind, JobProgress},
+    jobs,
     report::Event,
     side::{ServerSaid, Side},
 };
@@ -89,14 +90,33 @@ pub async fn run_job<J: JobKind>(
     let id = job_id(cx.run_id().as_str(), cx.step().as_str(), cx.attempt(), key)?;
     let agents = &cx.world().agents;
     let show = |progress: &JobProgress| cx.progress(progress.done, progress.total, unit(&progress.unit));
-    let work = agents.job(&id, Keep::UntilStepDone, side, body, deadline, show);
-    match cx.unless_interrupted(work).await {
+    let work = cx.unless_interrupted(agents.job(&id, Keep::UntilStepDone, side, body, deadline, show));
+    match named::<J, _>(cx, deadline, work).await {
         Ok(result) => result,
         Err(interrupted) => {
             agents.cancel(&id);
             Err(interrupted)
         }
     }
+}
+
+/// What the databases themselves work at for long is a wait with a name, told apart from what orchestration takes.
+pub async fn named<J: JobKind, T>(cx: &Cx<'_, Upgrade>, within: Duration, work: impl Future<Output = T> + Send) -> T {
+    match long_work(J::KIND) {
+        Some(what) => cx.waiting_for(what, within, work).await,
+        None => work.await,
+    }
+}
+
+fn long_work(kind: &str) -> Option<&'static str> {
+    Some(match kind {
+        jobs::Vacuum::KIND => "tables to be vacuumed and analyzed",
+        jobs::Compare::KIND => "both sides to be compared",
+        jobs::Resubmit::KIND => "interrupted statements to run again",
+        jobs::UpdateExtensions::KIND => "extensions to be raised",
+        jobs::RefreshViews::KIND => "materialized views to be refreshed",
+        _ => return None,
+    })
 }
 
 /// The id of a job: its idempotency key.

@@ -79,6 +79,15 @@ pub struct WaitStatus {
     pub deadline: Timestamp,
 }
 
+/// Ends a wait that is shown, also where it is dropped.
+struct Over<'a>(&'a watch::Sender<Progress>);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|progress| progress.wait = None);
+    }
+}
+
 /// The lease as the driver knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lease {
@@ -400,6 +409,20 @@ impl<D: Domain> Cx<'_, D> {
             self.shared.progress.send_modify(|progress| progress.wait = Some(status));
             self.pause(wait.every.min(left)).await?;
         }
+    }
+
+    /// Shows `work` as a wait for `what`, and counts its time as one, for as long as it takes or is wanted.
+    pub async fn waiting_for<T>(
+        &self,
+        what: &'static str,
+        within: Duration,
+        work: impl Future<Output = T> + Send,
+    ) -> T {
+        let deadline = self.shared.clock.now().saturating_add(within).unwrap_or(Timestamp::MAX);
+        let status = WaitStatus { what, last: String::new(), deadline };
+        self.shared.progress.send_modify(|progress| progress.wait = Some(status));
+        let _over = Over(&self.shared.progress);
+        work.await
     }
 
     /// Sleeps, unless interrupted.

@@ -81,7 +81,8 @@ pub(crate) async fn fresh_job<J: JobKind>(
     let id = job_id(cx.run_id().as_str(), cx.step().as_str(), cx.attempt(), &key)?;
     let agents = &cx.world().agents;
     let mut unwanted = Unwanted { cancel: Some(|| agents.cancel(&id)) };
-    let answer = cx.unless_interrupted(agents.job(&id, Keep::Once, side, body, deadline, |_| {})).await?;
+    let work = cx.unless_interrupted(agents.job(&id, Keep::Once, side, body, deadline, |_| {}));
+    let answer = crate::world::named::<J, _>(cx, deadline, work).await?;
     unwanted.cancel = None;
     answer
 }

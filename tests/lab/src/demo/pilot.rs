@@ -326,7 +326,7 @@ sustained_seconds = {sustained:.1}
 
 [verify]
 queries = ["orders_total", "ledger_sides"]
-hold_budget_ms = 250
+hold_budget_ms = 150
 
 [switchover]
 drain_ms = 200
@@ -407,6 +407,15 @@ pub struct StepSeen {
     /// Since when, and until when.
     #[serde(skip)]
     pub span: (Timestamp, Timestamp),
+}
+
+impl StepSeen {
+    /// What was no wait with a name: for AWS, for a policy, or for work of the databases.
+    pub fn own_seconds(&self) -> f64 {
+        let waits = self.waits.as_array().into_iter().flatten();
+        let waited: f64 = waits.filter_map(|wait| wait["seconds"].as_f64()).sum();
+        (self.seconds - waited).max(0.0)
+    }
 }
 
 impl Journal {

@@ -164,6 +164,10 @@ fn steps(page: &mut String, report: &Report, aside: &Aside) -> std::fmt::Result 
         let again = if step.attempts > 1 { format!("  ({} attempts)", step.attempts) } else { String::new() };
         writeln!(page, " {:<18} {:>7.1} s  {bar}{again}", step.id, step.seconds)?;
     }
+    let all: f64 = report.steps.iter().map(|step| step.seconds).sum();
+    let own: f64 = report.steps.iter().map(StepSeen::own_seconds).sum();
+    let share = own / all.max(0.1) * 100.0;
+    writeln!(page, " {:<18} {own:>7.1} s  {share:.0} % of the steps; the rest are waits with a name", "orchestration")?;
     let mib = aside.source_bytes as f64 / 1_048_576.0;
     writeln!(
         page,
