@@ -56,6 +56,8 @@ codes! {
     BAD_CERTIFICATE = "PU0111";
     /// An operator asks for what its roles do not allow.
     NOT_ALLOWED = "PU0112";
+    /// A token is none that is taken here.
+    BAD_TOKEN = "PU0113";
 
     /// Ingestion does not do what it was told: a monitor sees it, or an agent says so.
     INGESTION_OFF = "PU0604";

@@ -35,6 +35,9 @@ pub struct Config {
     /// Protection of every connection; without it `insecure` has to say so.
     #[serde(default)]
     pub tls: Option<OwnTls>,
+    /// Operators by tokens, beside those by certificates; takes `tls`.
+    #[serde(default)]
+    pub oidc: Option<Oidc>,
     #[serde(default)]
     pub insecure: Insecure,
     #[serde(default)]
@@ -59,6 +62,43 @@ pub enum StorePlace {
 pub struct OwnTls {
     /// With `tls.crt`, `tls.key` and `ca.crt`, as cert-manager mounts them; read again when they change.
     pub folder: PathBuf,
+}
+
+/// A provider of OpenID Connect whose tokens name operators. Agents always show a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Oidc {
+    /// As it stands in the tokens (`iss`), an https:// address.
+    pub issuer: String,
+    /// What the provider calls this coordinator (`aud`).
+    pub audience: String,
+    /// The provider's keys: a file or an https:// address; found by the issuer where it is not given.
+    #[serde(default)]
+    pub jwks: Option<String>,
+    /// Certificates (PEM) of the authorities that the provider's must come from; the system's where it is not given.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// The claim that lists roles or groups; with dots, one inside others.
+    #[serde(default = "default_role_claim")]
+    pub role_claim: String,
+    #[serde(default)]
+    pub roles: RoleNames,
+}
+
+/// Which values of the claim give which role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RoleNames {
+    pub view: Vec<String>,
+    pub operate: Vec<String>,
+    pub approve: Vec<String>,
+}
+
+impl Default for RoleNames {
+    fn default() -> RoleNames {
+        let one = |name: &str| vec![name.to_owned()];
+        RoleNames { view: one("pilot-view"), operate: one("pilot-operate"), approve: one("pilot-approve") }
+    }
 }
 
 /// What is allowed without protection.
@@ -113,6 +153,10 @@ impl Lease {
     pub fn call(&self) -> Duration {
         Duration::from_secs(self.call_seconds)
     }
+}
+
+fn default_role_claim() -> String {
+    "roles".to_owned()
 }
 
 fn default_listen() -> SocketAddr {
@@ -180,6 +224,20 @@ impl Config {
             (Some(_), true) => {
                 let cure = "give only one of the two";
                 return wrong("insecure.loopback_without_tls", "tls.folder is given too".to_owned(), cure);
+            }
+        }
+        if let Some(oidc) = &self.oidc {
+            if self.tls.is_none() {
+                let cure = "give tls.folder: a token is a secret, and taken over protected connections only";
+                return wrong("oidc", "there is no TLS".to_owned(), cure);
+            }
+            if !oidc.issuer.starts_with("https://") || oidc.audience.is_empty() {
+                let cure = "write the provider's https:// address as it stands in its tokens, and who they are for";
+                return wrong("oidc.issuer", "issuer or audience cannot be".to_owned(), cure);
+            }
+            if oidc.jwks.as_ref().is_some_and(|place| place.starts_with("http://")) {
+                let cure = "write a file or an https:// address";
+                return wrong("oidc.jwks", "keys over a plain connection are anybody's".to_owned(), cure);
             }
         }
         if let StorePlace::Postgres(place) = &self.store
@@ -257,6 +315,15 @@ mod tests {
     }
 
     #[test]
+    fn a_provider_of_tokens_is_named_by_issuer_and_audience() {
+        let text = GOOD.replace("[insecure]\nloopback_without_tls = true", "[tls]\nfolder = '/etc/tls'");
+        let oidc = "[oidc]\nissuer = 'https://id.example'\naudience = 'pilot'\n";
+        let oidc = load("oidc", &format!("{text}{oidc}[oidc.roles]\noperate = ['dba']\n")).unwrap().oidc.unwrap();
+        assert_eq!((oidc.role_claim.as_str(), oidc.roles.operate.as_slice()), ("roles", &["dba".to_owned()][..]));
+        assert_eq!(oidc.roles.approve, ["pilot-approve"]);
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let check = |name: &str, text: String, expected: &str| {
             let error = runtime::supervision::chain(&load(name, &text).unwrap_err());
@@ -268,6 +335,12 @@ mod tests {
         check("both", format!("{GOOD}[tls]\nfolder = '/etc/tls'\n"), "only one of the two");
         let open_store = "kind = 'postgres'\nhost = 'store.example'\ndatabase = 'p'\nuser = 'p'\ntls = 'disable'";
         check("store", GOOD.replace("kind = 'sqlite'\npath = 'pilot.sqlite'", open_store), "store.tls");
+        let oidc = "[oidc]\nissuer = 'https://id.example'\naudience = 'pilot'\n";
+        check("oidc-plain", format!("{GOOD}{oidc}"), "oidc");
+        let tls = GOOD.replace("[insecure]\nloopback_without_tls = true", "[tls]\nfolder = '/etc/tls'");
+        check("oidc-issuer", format!("{tls}{}", oidc.replace("https", "http")), "oidc.issuer");
+        check("oidc-keys", format!("{tls}{oidc}jwks = 'http://id.example/keys'\n"), "oidc.jwks");
+        check("oidc-key", format!("{tls}{oidc}secret = 'x'\n"), "secret");
         check("lease", format!("{GOOD}[lease]\ncall_seconds = 20\n"), "third");
     }
 

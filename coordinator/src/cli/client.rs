@@ -13,13 +13,17 @@ use runtime::clock::Clock;
 use runtime::tls::{self, Credentials, DialError, Way};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{Common, Exit, Fault};
 use crate::codes;
 use crate::operator::LEADER;
 use crate::operator::view::WatchView;
+use crate::who::TOKEN_BYTES_MAX;
 
 /// Dialling a coordinator that is not there fails within this.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -30,20 +34,61 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const DOCUMENT_BYTES_MAX: usize = 64 << 20;
 
+/// A connection over which every call shows the token of the day.
+type Line = OperatorClient<InterceptedService<Channel, Badge>>;
+
 /// A connection to the coordinator.
 pub(crate) struct Client {
-    rpc: OperatorClient<Channel>,
+    rpc: Line,
     url: String,
-    /// The folder of the certificate that is shown.
+    shows: Shows,
+}
+
+/// What shows who asks.
+#[derive(Clone)]
+struct Shows {
+    /// The folder of a certificate.
     tls: Option<PathBuf>,
+    token_file: Option<PathBuf>,
+}
+
+/// Puts the token into every call. The file is read anew each time: a token lives for minutes, a `watch` for hours.
+#[derive(Clone)]
+pub(crate) struct Badge(Option<PathBuf>);
+
+impl Interceptor for Badge {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(file) = &self.0 {
+            let token = token(file).map_err(Status::invalid_argument)?;
+            request.metadata_mut().insert("authorization", token);
+        }
+        Ok(request)
+    }
+}
+
+/// What stands in a file of a token, as a header that is shown nowhere.
+fn token(file: &Path) -> Result<MetadataValue<Ascii>, String> {
+    let named = file.display();
+    let failed = |error: std::io::Error| format!("the token in {named} cannot be read: {error}");
+    if std::fs::metadata(file).map_err(failed)?.len() > TOKEN_BYTES_MAX as u64 {
+        return Err(format!("{named} is too long for a token"));
+    }
+    let text = std::fs::read_to_string(file).map_err(failed)?;
+    let text = text.trim();
+    let fits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let value = fits.then(|| format!("Bearer {text}").parse::<MetadataValue<Ascii>>().ok()).flatten();
+    let mut value = value.ok_or_else(|| format!("{named} holds no token"))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 impl Client {
     pub(crate) async fn connect(common: &Common) -> Result<Client, Fault> {
+        let shows = Shows { tls: common.tls.clone(), token_file: common.token_file.clone() };
         let mut failed = Fault::usage("--coordinator is empty; write --coordinator https://HOST:PORT");
         for url in common.coordinator.split(',').map(str::trim).filter(|url| !url.is_empty()) {
-            match dial(url, common.tls.as_deref()).await {
-                Ok(rpc) => return Ok(Client { rpc, url: url.to_owned(), tls: common.tls.clone() }),
+            match dial(url, &shows).await {
+                Ok(rpc) => return Ok(Client { rpc, url: url.to_owned(), shows }),
                 Err(fault) => failed = fault,
             }
         }
@@ -51,10 +96,7 @@ impl Client {
     }
 
     /// Asks the coordinator that drives: one that stands by says where it is, and a take-over is waited for.
-    async fn led<T>(
-        &mut self,
-        call: impl AsyncFn(&mut OperatorClient<Channel>) -> Result<Response<T>, Status>,
-    ) -> Result<T, Fault> {
+    async fn led<T>(&mut self, call: impl AsyncFn(&mut Line) -> Result<Response<T>, Status>) -> Result<T, Fault> {
         let clock = Clock::system();
         let began = clock.mono();
         loop {
@@ -70,7 +112,7 @@ impl Client {
                 let scheme = self.url.split("://").next().unwrap_or("https");
                 let url = if leader.contains("://") { leader } else { format!("{scheme}://{leader}") };
                 // One that is gone is still named until its lease has run out.
-                if let Ok(rpc) = dial(&url, self.tls.as_deref()).await {
+                if let Ok(rpc) = dial(&url, &self.shows).await {
                     (self.rpc, self.url) = (rpc, url);
                     continue;
                 }
@@ -149,8 +191,12 @@ impl Client {
     }
 }
 
-async fn dial(url: &str, tls: Option<&Path>) -> Result<OperatorClient<Channel>, Fault> {
-    let way = way(url, tls)?;
+async fn dial(url: &str, shows: &Shows) -> Result<Line, Fault> {
+    let way = way(url, shows)?;
+    let badge = Badge(shows.token_file.clone().filter(|_| !matches!(way, Way::Plain)));
+    if let Some(file) = &badge.0 {
+        token(file).map_err(Fault::usage)?;
+    }
     let tune = |endpoint: Endpoint| {
         endpoint
             .connect_timeout(CONNECT_WITHIN)
@@ -174,11 +220,11 @@ async fn dial(url: &str, tls: Option<&Path>) -> Result<OperatorClient<Channel>, 
             )),
         }
     })?;
-    Ok(OperatorClient::new(channel).max_decoding_message_size(DOCUMENT_BYTES_MAX))
+    Ok(OperatorClient::with_interceptor(channel, badge).max_decoding_message_size(DOCUMENT_BYTES_MAX))
 }
 
-/// How the coordinator is dialled: `https://` with a certificate, `http://` only on this machine.
-fn way(url: &str, folder: Option<&Path>) -> Result<Way, Fault> {
+/// How the coordinator is dialled: `https://` with a certificate or a token, `http://` only on this machine, with neither.
+fn way(url: &str, shows: &Shows) -> Result<Way, Fault> {
     if url.starts_with("http://") {
         if tls::is_loopback_url(url) {
             return Ok(Way::Plain);
@@ -187,8 +233,14 @@ fn way(url: &str, folder: Option<&Path>) -> Result<Way, Fault> {
             "{url} is without protection, and not this machine: write https://HOST:PORT"
         )));
     }
-    let none = || Fault::usage(format!("{url} asks for your certificate: give its folder with --tls or PILOT_TLS"));
-    let credentials = Credentials::open(folder.ok_or_else(none)?, Clock::system())
+    let folder = shows.tls.as_deref().ok_or_else(|| match shows.token_file {
+        None => Fault::usage(format!("{url} asks for your certificate: give its folder with --tls or PILOT_TLS")),
+        Some(_) => Fault::usage(format!("give the folder of the ca.crt that {url} is of, with --tls or PILOT_TLS")),
+    })?;
+    if shows.token_file.is_some() && !folder.join("tls.crt").exists() {
+        return Way::unnamed(&folder.join("ca.crt")).map_err(|error| Fault::usage(format!("ca.crt: {error}")));
+    }
+    let credentials = Credentials::open(folder, Clock::system())
         .map_err(|error| Fault::usage(runtime::supervision::chain(&error)))?;
     Ok(Way::Tls { credentials: Arc::new(credentials), name: None })
 }

@@ -77,9 +77,12 @@ pub(crate) struct Common {
     /// Where the coordinator listens; several that share a store, separated by commas; http:// only on this machine
     #[arg(long, env = "PILOT_COORDINATOR", default_value = "https://localhost:7400", value_name = "URL")]
     pub(crate) coordinator: String,
-    /// Your certificate: a folder with tls.crt, tls.key and ca.crt
+    /// Your certificate: a folder with tls.crt, tls.key and ca.crt; with a token ca.crt is enough
     #[arg(long, env = "PILOT_TLS", value_name = "FOLDER")]
     pub(crate) tls: Option<PathBuf>,
+    /// A file with your token of the provider that the coordinator takes tokens of; read at every call
+    #[arg(long, env = "PILOT_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     /// How data is printed to stdout
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,

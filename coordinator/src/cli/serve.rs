@@ -26,7 +26,7 @@ use crate::link::{Hub, HubOptions, LinkService};
 use crate::operator::{Operator, OperatorService};
 use crate::rds::sdk::{Options, Place, shared_config};
 use crate::store::{PostgresStore, SqliteStore, Store};
-use crate::who::Guard;
+use crate::who::{Guard, Tokens};
 use crate::{cloudwatch, metrics, rds, steps, web};
 
 /// Drivers and open requests get this long after the stop; the journal makes it safe to end at any time.
@@ -77,8 +77,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let operator = Operator::new(drivers.clone());
 
     let mut supervisor = Supervisor::new(clock.clone(), stop.clone(), metrics::task_died);
-    let guard = Guard::new(&config.region, clock.clone());
-    let doors = Doors { credentials, guard: guard.clone(), clock: clock.clone() };
+    let (guard, callers) = guard(&config, &clock)?;
+    let doors = Doors { credentials, callers, guard: guard.clone(), clock: clock.clone() };
     supervisor.start(Grpc {
         listener: Some(grpc),
         address: grpc_at,
@@ -104,6 +104,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     supervisor.join(DRAIN).await;
     Ok(())
+}
+
+/// Who watches the doors, and through which one agents and operators come.
+fn guard(config: &Config, clock: &Clock) -> anyhow::Result<(Guard, Door)> {
+    let guard = Guard::new(&config.region, clock.clone());
+    let Some(oidc) = &config.oidc else { return Ok((guard, Door::Callers)) };
+    let tokens = Tokens::open(oidc, clock.clone()).map_err(anyhow::Error::msg).context("taking tokens (oidc)")?;
+    Ok((guard.taking(tokens), Door::Anyone))
 }
 
 async fn open_store(config: &Config, clock: &Clock) -> anyhow::Result<Arc<dyn Store>> {
@@ -163,6 +171,7 @@ fn write_addresses(path: &Path, grpc: SocketAddr, admin: SocketAddr) -> anyhow::
 #[derive(Clone)]
 struct Doors {
     credentials: Option<Arc<Credentials>>,
+    callers: Door,
     guard: Guard,
     clock: Clock,
 }
@@ -198,7 +207,7 @@ impl Task for Grpc {
             Some(listener) => listener,
             None => admin::bind(self.address).await?,
         };
-        let incoming = self.doors.open(Door::Callers, listener)?;
+        let incoming = self.doors.open(self.doors.callers, listener)?;
         ready.set(true);
         Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE.0))

@@ -74,7 +74,7 @@ impl OperatorRpc for OperatorService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<Document, Status>> + Send>>;
 
     async fn preflight(&self, request: Request<SpecRequest>) -> Reply<Document> {
-        self.guard.operator(&request, Role::View)?;
+        self.guard.operator(&request, Role::View).await?;
         let spec: UpgradeSpec = read("the spec", &request.get_ref().spec_json)?;
         let found = self.operator.preflight(&spec).await.map_err(status)?;
         let blocked = found.blocking(&spec).next().is_some();
@@ -84,13 +84,13 @@ impl OperatorRpc for OperatorService {
     }
 
     async fn plan(&self, request: Request<SpecRequest>) -> Reply<Document> {
-        self.guard.operator(&request, Role::View)?;
+        self.guard.operator(&request, Role::View).await?;
         let spec: UpgradeSpec = read("the spec", &request.get_ref().spec_json)?;
         document(&self.operator.plan(&spec).await.map_err(status)?)
     }
 
     async fn start_upgrade(&self, request: Request<StartRequest>) -> Reply<Started> {
-        let caller = self.guard.operator(&request, Role::Operate)?;
+        let caller = self.guard.operator(&request, Role::Operate).await?;
         let request = request.into_inner();
         let spec: UpgradeSpec = read("the spec", &request.spec_json)?;
         let by = caller.name(&request.asked_by);
@@ -99,7 +99,7 @@ impl OperatorRpc for OperatorService {
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Reply<Document> {
-        self.guard.operator(&request, Role::View)?;
+        self.guard.operator(&request, Role::View).await?;
         match request.get_ref().upgrade_id.as_str() {
             "" => document(&serde_json::json!({ "upgrades": self.operator.list().await.map_err(status)? })),
             id => document(&self.operator.status(id).await.map_err(status)?),
@@ -107,23 +107,23 @@ impl OperatorRpc for OperatorService {
     }
 
     async fn history(&self, request: Request<UpgradeRequest>) -> Reply<Document> {
-        self.guard.operator(&request, Role::View)?;
+        self.guard.operator(&request, Role::View).await?;
         document(&self.operator.history(&request.get_ref().upgrade_id, Seq(0)).await.map_err(status)?)
     }
 
     async fn watch(&self, request: Request<WatchRequest>) -> Reply<Self::WatchStream> {
-        let caller = self.guard.operator(&request, Role::View)?;
+        let caller = self.guard.operator(&request, Role::View).await?;
         let request = request.into_inner();
         self.operator.status(&request.upgrade_id).await.map_err(status)?;
         let (sender, documents) = mpsc::channel(8);
         let (operator, left) = (self.operator.clone(), caller.left());
-        // Ends when the follower goes, its certificate expires, or the upgrade ends.
+        // Ends when the follower goes, its certificate or token expires, or the upgrade ends.
         tokio::spawn(async move {
             let clock = operator.clock().clone();
             let following = follow(operator, request, sender);
             match left {
                 None => following.await,
-                // It asks again with the certificate that it has by then.
+                // It asks again with what it has by then.
                 Some(left) => clock.timeout(left, following).await.unwrap_or_default(),
             }
         });
@@ -131,20 +131,20 @@ impl OperatorRpc for OperatorService {
     }
 
     async fn ask(&self, request: Request<AskRequest>) -> Reply<Document> {
-        self.guard.operator(&request, Role::View)?;
+        self.guard.operator(&request, Role::View).await?;
         let mut body: serde_json::Value = read("the request", &request.get_ref().request_json)?;
         let confirm = body.as_object_mut().and_then(|fields| fields.remove("confirm"));
         let confirm = confirm.as_ref().and_then(serde_json::Value::as_str);
         let wish: Wish<Upgrade> = read("the request", &body.to_string())?;
         let role = if matches!(wish, Wish::Approve { .. }) { Role::Approve } else { Role::Operate };
-        let by = self.guard.operator(&request, role)?.name(&request.get_ref().asked_by);
+        let by = self.guard.operator(&request, role).await?.name(&request.get_ref().asked_by);
         let request = request.into_inner();
         let answer = self.operator.ask(&request.upgrade_id, &request.ask_id, &by, wish, confirm);
         document(&answer.await.map_err(status)?)
     }
 
     async fn agents(&self, request: Request<AgentsRequest>) -> Reply<Document> {
-        self.guard.operator(&request, Role::View)?;
+        self.guard.operator(&request, Role::View).await?;
         self.operator.leads().map_err(status)?;
         document(&serde_json::json!({ "clusters": self.operator.agents() }))
     }

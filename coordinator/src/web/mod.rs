@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::StatusCode;
+use axum::http::header::AUTHORIZATION;
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
@@ -12,7 +13,7 @@ use runtime::tls::Peer;
 
 use crate::operator::view::{Brief, StatusView};
 use crate::operator::{Operator, Refusal};
-use crate::who::Guard;
+use crate::who::{Guard, Shown};
 
 /// The pages' routes, to be merged with the admin endpoint's.
 pub fn router(operator: Operator) -> Router {
@@ -32,7 +33,8 @@ pub fn guarded(router: Router, guard: Guard) -> Router {
 async fn admit(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     if !["/livez", "/readyz"].contains(&request.uri().path()) {
         let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|ConnectInfo(peer)| peer);
-        if let Err(denied) = guard.holder(peer, Role::View) {
+        let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        if let Err(denied) = guard.holder(&Shown::new(peer, authorization), Role::View).await {
             return (StatusCode::FORBIDDEN, format!("{denied}\n")).into_response();
         }
     }

@@ -1,11 +1,12 @@
-//! Who may command: every caller is who its certificate says, and may do what that names. Each refusal has a code, is counted,
-//! and is logged once for the same caller and reason.
+//! Who may command: every caller is who its certificate, or an operator's token, says, and may do what that names. Each refusal
+//! has a code, is counted, and is logged once for the same caller and reason.
 //!
 //! It judges callers, never what they ask for. On a plain connection, which is opened on loopback only and only where that
 //! was asked for, whoever can dial may do everything.
 
 #[cfg(test)]
 pub(crate) mod tests;
+mod tokens;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,9 @@ use runtime::clock::Clock;
 use runtime::tls::{Peer, Refusal};
 use tonic::{Request, Status};
 
+pub(crate) use self::tokens::TOKEN_BYTES_MAX;
+pub use self::tokens::Tokens;
+use self::tokens::{Bearer, Flaw};
 use crate::{codes, metrics};
 
 /// Callers and reasons that were logged already; beyond it the memory begins anew.
@@ -28,7 +32,39 @@ const LOGGED_MAX: usize = 1024;
 pub struct Guard {
     region: Arc<str>,
     clock: Clock,
+    tokens: Option<Arc<Tokens>>,
     logged: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// What somebody shows who asks for something.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    peer: Option<Peer>,
+    token: Option<Token>,
+}
+
+/// A secret: it is shown nowhere.
+#[derive(Clone)]
+struct Token(String);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+impl Shown {
+    /// By the other end of the connection, and by the header `authorization`, if it bears a token.
+    pub fn new(peer: Option<&Peer>, authorization: Option<&str>) -> Shown {
+        let (scheme, token) = authorization.and_then(|value| value.split_once(' ')).unwrap_or_default();
+        let token = scheme.eq_ignore_ascii_case("bearer").then(|| Token(token.trim().to_owned()));
+        Shown { peer: peer.cloned(), token }
+    }
+
+    fn of<T>(request: &Request<T>) -> Shown {
+        let authorization = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        Shown::new(request.extensions().get::<Peer>(), authorization)
+    }
 }
 
 /// Somebody who was let in.
@@ -36,7 +72,7 @@ pub struct Guard {
 pub struct Caller {
     /// `None` on a plain connection.
     identity: Option<Identity>,
-    /// How long its certificate is good for still.
+    /// How long its certificate, or its token, is good for still.
     left: Option<Duration>,
 }
 
@@ -57,7 +93,7 @@ impl From<Denied> for Status {
 }
 
 impl Caller {
-    /// Who asks: the name in the certificate; on a plain connection what the caller says of itself.
+    /// Who asks: the name in the certificate or the token; on a plain connection what the caller says of itself.
     pub fn name(&self, said: &str) -> String {
         match &self.identity {
             Some(Identity::Operator { name, .. }) => name.clone(),
@@ -66,7 +102,7 @@ impl Caller {
         }
     }
 
-    /// How long its certificate is good for; `None` without one.
+    /// How long its certificate, or its token, is good for; `None` without any.
     pub fn left(&self) -> Option<Duration> {
         self.left
     }
@@ -75,7 +111,13 @@ impl Caller {
 impl Guard {
     /// A guard for a coordinator of this region.
     pub fn new(region: &str, clock: Clock) -> Guard {
-        Guard { region: region.into(), clock, logged: Arc::default() }
+        Guard { region: region.into(), clock, tokens: None, logged: Arc::default() }
+    }
+
+    /// The same, which also takes operators' tokens.
+    #[must_use]
+    pub fn taking(self, tokens: Tokens) -> Guard {
+        Guard { tokens: Some(Arc::new(tokens)), ..self }
     }
 
     /// A connection was not taken.
@@ -89,8 +131,7 @@ impl Guard {
     /// # Errors
     /// [`Denied`], counted and logged.
     pub fn agent<T>(&self, request: &Request<T>) -> Result<Caller, Denied> {
-        let peer = request.extensions().get::<Peer>();
-        let caller = self.caller(peer)?;
+        let caller = self.certified(request.extensions().get::<Peer>())?;
         match &caller.identity {
             Some(operator @ Identity::Operator { .. }) => {
                 let why = format!("{operator} is no agent");
@@ -125,20 +166,25 @@ impl Guard {
         }
     }
 
-    /// May whoever made this request do what takes this role?
+    /// May whoever made this request do what takes this role? What it shows is read before anything is waited for.
     ///
     /// # Errors
     /// [`Denied`], counted and logged.
-    pub fn operator<T>(&self, request: &Request<T>, role: Role) -> Result<Caller, Denied> {
-        self.holder(request.extensions().get::<Peer>(), role)
+    pub fn operator<T>(
+        &self,
+        request: &Request<T>,
+        role: Role,
+    ) -> impl Future<Output = Result<Caller, Denied>> + Send + use<T> {
+        let (guard, shown) = (self.clone(), Shown::of(request));
+        async move { guard.holder(&shown, role).await }
     }
 
-    /// The same for the other end of a connection.
+    /// May whoever shows this do what takes this role?
     ///
     /// # Errors
     /// [`Denied`], counted and logged.
-    pub fn holder(&self, peer: Option<&Peer>, role: Role) -> Result<Caller, Denied> {
-        let caller = self.caller(peer)?;
+    pub async fn holder(&self, shown: &Shown, role: Role) -> Result<Caller, Denied> {
+        let caller = self.caller(shown).await?;
         match &caller.identity {
             None => Ok(caller),
             Some(Identity::Operator { roles, .. }) if role == Role::View || roles.contains(&role) => Ok(caller),
@@ -154,7 +200,30 @@ impl Guard {
         }
     }
 
-    fn caller(&self, peer: Option<&Peer>) -> Result<Caller, Denied> {
+    /// A token that is shown says who asks, and has to be good; else the certificate does.
+    async fn caller(&self, shown: &Shown) -> Result<Caller, Denied> {
+        let (Some(peer), Some(Token(token))) = (&shown.peer, &shown.token) else {
+            return self.certified(shown.peer.as_ref());
+        };
+        if !peer.secured {
+            return self.certified(Some(peer));
+        }
+        // A certificate that is shown beside it has to be good as well; whom it names does not count.
+        let certificate = self.left(peer)?;
+        let judged = match &self.tokens {
+            Some(tokens) => tokens.judge(token).await,
+            None => Err(Flaw { reason: "token_not_taken", why: "this coordinator takes no tokens (oidc)".to_owned() }),
+        };
+        let Bearer { name, roles, until } = judged.map_err(|Flaw { reason, why }| {
+            self.deny(&peer.address.ip().to_string(), denied(codes::BAD_TOKEN, reason, why))
+        })?;
+        let token = Duration::try_from(until.duration_since(self.clock.now())).unwrap_or_default();
+        let left = certificate.map_or(token, |certificate| certificate.min(token));
+        Ok(Caller { identity: Some(Identity::Operator { name, roles }), left: Some(left) })
+    }
+
+    /// Who the certificate says it is.
+    fn certified(&self, peer: Option<&Peer>) -> Result<Caller, Denied> {
         let refuse = |peer: &str, reason, why| self.deny(peer, denied(codes::BAD_CERTIFICATE, reason, why));
         let peer = peer.ok_or_else(|| refuse("unknown", "none", "nothing is known of the connection".to_owned()))?;
         if !peer.secured {
@@ -162,17 +231,26 @@ impl Guard {
         }
         let address = peer.address.ip().to_string();
         let Some(certificate) = &peer.certificate else {
-            return Err(refuse(&address, "none", "no certificate was shown".to_owned()));
+            let what =
+                if self.tokens.is_some() { "neither a certificate nor a token was" } else { "no certificate was" };
+            return Err(refuse(&address, "none", format!("{what} shown")));
         };
-        // A connection outlives the moment in which it was taken.
-        let left = Duration::try_from(certificate.not_after.duration_since(self.clock.now()));
-        let Some(left) = left.ok().filter(|left| !left.is_zero()) else {
-            return Err(refuse(&address, "expired", format!("the certificate expired at {}", certificate.not_after)));
-        };
+        let left = self.left(peer)?;
         match Identity::of(&certificate.uris) {
-            Ok(identity) => Ok(Caller { identity: Some(identity), left: Some(left) }),
+            Ok(identity) => Ok(Caller { identity: Some(identity), left }),
             Err(error) => Err(refuse(&address, "nobody", error.to_string())),
         }
+    }
+
+    /// How long a shown certificate is good for: a connection outlives the moment in which it was taken. `None` without one.
+    fn left(&self, peer: &Peer) -> Result<Option<Duration>, Denied> {
+        let Some(certificate) = &peer.certificate else { return Ok(None) };
+        let left = Duration::try_from(certificate.not_after.duration_since(self.clock.now()));
+        if let Some(left) = left.ok().filter(|left| !left.is_zero()) {
+            return Ok(Some(left));
+        }
+        let why = format!("the certificate expired at {}", certificate.not_after);
+        Err(self.deny(&peer.address.ip().to_string(), denied(codes::BAD_CERTIFICATE, "expired", why)))
     }
 
     /// Counts, and logs what is new.

@@ -14,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::{Status, Streaming};
 
+use super::tokens::tests::Provider;
 use super::*;
 use crate::cli::Fault;
 use crate::cli::client::Client;
@@ -47,6 +48,11 @@ struct Scene {
 }
 
 async fn scene(name: &str) -> Scene {
+    scene_taking(name, |_| None).await
+}
+
+/// The same, which takes the tokens of the provider that is given.
+async fn scene_taking(name: &str, provider: impl FnOnce(&Clock) -> Option<Tokens>) -> Scene {
     let folder = std::env::temp_dir().join(format!("pilot-who-{name}-{}", uuid::Uuid::now_v7()));
     let (clock, outside) = (Clock::system(), Outside::default());
     let authority = Authority::make(clock.now()).unwrap();
@@ -54,6 +60,10 @@ async fn scene(name: &str) -> Scene {
     authority.issue(&server, Validity::days(clock.now(), 1)).unwrap().write(&folder.join("server")).unwrap();
     let credentials = Arc::new(Credentials::open(&folder.join("server"), clock.clone()).unwrap());
     let guard = Guard::new("us-east-1", clock.clone());
+    let (guard, callers) = match provider(&clock) {
+        None => (guard, Door::Callers),
+        Some(tokens) => (guard.taking(tokens), Door::Anyone),
+    };
     let drivers = life(&folder.join("pilot.sqlite"), &outside).await;
     let operator = Operator::new(drivers.clone());
     let mut serving = tokio::task::JoinSet::new();
@@ -67,7 +77,7 @@ async fn scene(name: &str) -> Scene {
     let router = Server::builder()
         .add_service(LinkService::server(drivers.options().hub.clone(), guard.clone()))
         .add_service(OperatorService::server(operator.clone(), guard.clone()));
-    let callers = open(Door::Callers, listener);
+    let callers = open(callers, listener);
     serving.spawn(async move { router.serve_with_incoming(callers).await.unwrap() });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let page = listener.local_addr().unwrap();
@@ -108,9 +118,15 @@ impl Scene {
 
     /// The command line's own client with this certificate.
     async fn pilot(&self, tls: &Path) -> Result<Client, Fault> {
+        self.pilot_bearing(tls, None).await
+    }
+
+    /// The same with a token as well, in a file.
+    async fn pilot_bearing(&self, tls: &Path, token: Option<&Path>) -> Result<Client, Fault> {
         let common = crate::cli::Common {
             coordinator: self.url.clone(),
             tls: Some(tls.to_owned()),
+            token_file: token.map(Path::to_owned),
             output: crate::cli::Output::Json,
         };
         Client::connect(&common).await
@@ -145,6 +161,11 @@ impl Scene {
 
     /// One GET of the page; its status line and body. `tls`: with this certificate, or with none.
     async fn get(&self, tls: Option<&Path>, path: &str) -> std::io::Result<String> {
+        self.get_with(tls, path, "").await
+    }
+
+    /// The same with lines of header.
+    async fn get_with(&self, tls: Option<&Path>, path: &str, lines: &str) -> std::io::Result<String> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.folder.join("server/ca.crt")).unwrap()).unwrap();
         let config = rustls::ClientConfig::builder().with_root_certificates(roots);
@@ -160,7 +181,7 @@ impl Scene {
         let stream = tokio::net::TcpStream::connect(self.page).await?;
         let name = ServerName::try_from("localhost").unwrap();
         let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{lines}\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
@@ -401,15 +422,95 @@ async fn a_stream_ends_with_its_certificate() {
     assert!(said == "CertificateExpired" || said.starts_with("PU0111: the certificate expired"), "{refused:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_with_a_token_needs_no_certificate_and_an_agent_always_does() {
+    let recorder = runtime::recorder::install().unwrap();
+    let provider = Provider::file();
+    let scene = scene_taking("token", |clock| Some(Tokens::open(&provider.settings(), clock.clone()).unwrap())).await;
+    let about = About::default();
+    let id = scene.drivers.start(&CLUSTER.parse().unwrap(), UpgradeSpec::new(CLUSTER, "16"), &about).await.unwrap();
+    // Of a certificate there is only whom to trust.
+    let trust = scene.folder.join("trust");
+    std::fs::create_dir(&trust).unwrap();
+    std::fs::copy(scene.folder.join("server/ca.crt"), trust.join("ca.crt")).unwrap();
+    let file = |name: &str, token: String| {
+        let path = scene.folder.join(name);
+        std::fs::write(&path, token + "\n").unwrap();
+        path
+    };
+    let olga = file("olga", provider.token(json!({ "sub": "olga", "roles": ["pilot-operate"] })));
+    let pause = json!({ "request": "pause" });
+    let approve = json!({ "request": "approve", "name": "cleanup" });
+    let mut pilot = scene.pilot_bearing(&trust, Some(&olga)).await.map_err(text).unwrap();
+    pilot.ask(id.as_str(), &pause).await.map_err(text).unwrap();
+    let refused = text(pilot.ask(id.as_str(), &approve).await.expect_err("a role is missing"));
+    let issuer = crate::who::tokens::tests::ISSUER;
+    assert_eq!(refused, format!("PU0112: operator olga of {issuer} has the role operate, this takes approve"));
+    let asked = async {
+        loop {
+            let history: Value = pilot.history(id.as_str()).await.map_err(text).unwrap();
+            if history.to_string().contains(&format!("olga of {issuer} asks: ")) {
+                return;
+            }
+            scene.clock.sleep(Duration::from_millis(20)).await;
+        }
+    };
+    scene.clock.timeout(SOON, asked).await.expect("the wish is recorded with subject and issuer");
+    scene.outside.go.store(true, Ordering::SeqCst);
+
+    // A bad one is refused by name, counted, and logged once; a good certificate beside it does not help.
+    let old = file("old", provider.token(json!({ "sub": "olga", "roles": ["pilot-operate"], "exp": 1 })));
+    let alice = scene.enrol("alice", &operator("alice", &Role::ALL), scene.today());
+    for tls in [&trust, &alice] {
+        let refused = text(scene.pilot_bearing(tls, Some(&old)).await.unwrap().agents().await.expect_err("expired"));
+        assert!(refused.starts_with("PU0113: the token expired"), "{refused}");
+    }
+    assert_eq!(scene.logged("token_expired"), 1);
+    assert!(recorder.render().contains("pilot_refused_total{reason=\"token_expired\"} 2"), "{}", recorder.render());
+    // Neither: refused by both doors; nor is a token enough for an agent.
+    let nothing = file("nothing", String::new());
+    let fault = scene.pilot_bearing(&trust, Some(&nothing)).await.err().expect("no token");
+    assert!(fault.text.contains("holds no token"), "{}", fault.text);
+    let way = Way::unnamed(&trust.join("ca.crt")).unwrap();
+    let channel = tls::connect(&scene.url.replace("127.0.0.1", "localhost"), &way, |endpoint| endpoint).await.unwrap();
+    let mut request = Request::new(ReceiverStream::new(mpsc::channel(1).1));
+    let token = std::fs::read_to_string(&olga).unwrap();
+    request.metadata_mut().insert("authorization", format!("Bearer {}", token.trim()).parse().unwrap());
+    let refused = AgentLinkClient::new(channel).attach(request).await.expect_err("no certificate");
+    assert_eq!(refused.message(), "PU0111: neither a certificate nor a token was shown");
+    // The page, by the same rules.
+    for (lines, status) in [
+        (format!("authorization: Bearer {}\r\n", token.trim()), "200"),
+        ("authorization: Bearer x.y.z\r\n".to_owned(), "403"),
+        (String::new(), "403"),
+    ] {
+        let answer = scene.get_with(None, "/", &lines).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+    // A certificate alone is as good as ever.
+    scene.look(&alice).await.map_err(text).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_without_a_provider_takes_no_token() {
+    let scene = scene("no-provider").await;
+    let alice = scene.enrol("alice", &operator("alice", &Role::ALL), scene.today());
+    let file = scene.folder.join("token");
+    std::fs::write(&file, Provider::file().token(json!({ "sub": "olga", "roles": ["pilot-operate"] }))).unwrap();
+    let refused = text(scene.pilot_bearing(&alice, Some(&file)).await.unwrap().agents().await.expect_err("a token"));
+    assert_eq!(refused, "PU0113: this coordinator takes no tokens (oidc)");
+}
+
 #[tokio::test]
 async fn nothing_known_of_a_connection_opens_no_door() {
     let guard = Guard::new("us-east-1", Clock::system());
-    assert_eq!(guard.holder(None, Role::View).unwrap_err().code, codes::BAD_CERTIFICATE);
+    let holder = async |peer: Option<&Peer>, role| guard.holder(&Shown::new(peer, None), role).await;
+    assert_eq!(holder(None, Role::View).await.unwrap_err().code, codes::BAD_CERTIFICATE);
     let address = ([127, 0, 0, 1], 1).into();
     let shown = Peer { address, secured: true, certificate: None };
-    assert_eq!(guard.holder(Some(&shown), Role::View).unwrap_err().reason, "none");
+    assert_eq!(holder(Some(&shown), Role::View).await.unwrap_err().reason, "none");
     let plain = Peer { address, secured: false, certificate: None };
-    assert_eq!(guard.holder(Some(&plain), Role::Approve).unwrap().name("tester"), "tester");
+    assert_eq!(holder(Some(&plain), Role::Approve).await.unwrap().name("tester"), "tester");
     let mut plain_request = Request::new(());
     assert!(guard.agent(&plain_request).is_err());
     plain_request.extensions_mut().insert(plain);

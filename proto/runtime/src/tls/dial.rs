@@ -4,11 +4,13 @@
 use std::error::Error;
 use std::future::Future;
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncBufReadExt as _;
 use tokio::net::TcpStream;
@@ -19,6 +21,7 @@ use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 
 use super::files::Credentials;
+use super::trust::trusting;
 
 /// How a server is dialled.
 #[derive(Debug, Clone)]
@@ -27,6 +30,8 @@ pub enum Way {
     Plain,
     /// `https://`: both show certificates, the server's must be for `name`, or for the host that is dialled.
     Tls { credentials: Arc<Credentials>, name: Option<String> },
+    /// `https://`: only the server shows a certificate, for the host that is dialled.
+    Unnamed { trust: Arc<ClientConfig> },
 }
 
 /// The dialling failed.
@@ -43,8 +48,19 @@ impl Way {
     pub fn scheme(&self) -> &'static str {
         match self {
             Way::Plain => "http",
-            Way::Tls { .. } => "https",
+            Way::Tls { .. } | Way::Unnamed { .. } => "https",
         }
+    }
+
+    /// Shows no certificate, and trusts the authorities of `path` (PEM).
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn unnamed(path: &Path) -> Result<Way, String> {
+        let mut trust = trusting(path)?;
+        trust.alpn_protocols = vec![b"h2".to_vec()];
+        trust.resumption = rustls::client::Resumption::disabled();
+        Ok(Way::Unnamed { trust: Arc::new(trust) })
     }
 }
 
@@ -61,14 +77,26 @@ pub async fn connect(url: &str, way: &Way, tune: impl FnOnce(Endpoint) -> Endpoi
     match way {
         Way::Plain => Ok(tune(Endpoint::from(uri)).connect().await?),
         Way::Tls { credentials, name } => {
-            let name = ServerName::try_from(name.clone().unwrap_or_else(|| host(url))).map_err(|_| wrong())?;
-            let connector = Connector { tls: TlsConnector::from(credentials.current().client.clone()), name };
-            // The connector protects the connection; to the client beneath it is plain.
-            let beneath = url.replacen("https://", "http://", 1);
-            let endpoint = tune(Endpoint::from_shared(beneath)?).origin(uri);
-            Ok(endpoint.connect_with_connector(connector).await?)
+            let name = name.clone().unwrap_or_else(|| host(url));
+            protected(url, uri, credentials.current().client.clone(), name, tune).await
         }
+        Way::Unnamed { trust } => protected(url, uri, Arc::clone(trust), host(url), tune).await,
     }
+}
+
+async fn protected(
+    url: &str,
+    uri: Uri,
+    config: Arc<ClientConfig>,
+    name: String,
+    tune: impl FnOnce(Endpoint) -> Endpoint,
+) -> Result<Channel, DialError> {
+    let wrong = |_| DialError::Address { url: url.to_owned(), scheme: "https" };
+    let connector = Connector { tls: TlsConnector::from(config), name: ServerName::try_from(name).map_err(wrong)? };
+    // The connector protects the connection; to the client beneath it is plain.
+    let beneath = url.replacen("https://", "http://", 1);
+    let endpoint = tune(Endpoint::from_shared(beneath)?).origin(uri);
+    Ok(endpoint.connect_with_connector(connector).await?)
 }
 
 /// The host of a URL, a name or an address; empty when there is none.

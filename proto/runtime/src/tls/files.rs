@@ -51,6 +51,7 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) callers: Arc<ServerConfig>,
+    pub(super) anyone: Arc<ServerConfig>,
     pub(super) pages: Arc<ServerConfig>,
     pub(super) client: Arc<ClientConfig>,
     own: Certificate,
@@ -60,6 +61,7 @@ impl Loaded {
     pub(super) fn server(&self, door: Door) -> Arc<ServerConfig> {
         match door {
             Door::Callers => Arc::clone(&self.callers),
+            Door::Anyone => Arc::clone(&self.anyone),
             Door::Pages => Arc::clone(&self.pages),
         }
     }
@@ -178,14 +180,14 @@ impl Files {
             config.send_tls13_tickets = 0;
             Ok(Arc::new(config))
         };
-        let (callers, pages) = (server(false, b"h2")?, server(true, b"http/1.1")?);
+        let (callers, anyone, pages) = (server(false, b"h2")?, server(true, b"h2")?, server(true, b"http/1.1")?);
         let mut client = ClientConfig::builder_with_protocol_versions(&[&TLS13])
             .with_root_certificates(Arc::clone(&roots))
             .with_client_auth_cert(chain.clone(), key.clone_key())
             .map_err(|error| wrong("tls.crt", format!("it does not fit tls.key: {error}")))?;
         client.alpn_protocols = vec![b"h2".to_vec()];
         client.resumption = rustls::client::Resumption::disabled();
-        Ok(Loaded { callers, pages, client: Arc::new(client), own })
+        Ok(Loaded { callers, anyone, pages, client: Arc::new(client), own })
     }
 }
 

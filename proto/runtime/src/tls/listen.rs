@@ -35,6 +35,8 @@ const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 pub enum Door {
     /// HTTP/2; nobody without a certificate.
     Callers,
+    /// HTTP/2; who shows no certificate is nobody yet, and has to say who it is in another way.
+    Anyone,
     /// HTTP/1.1; who shows no certificate is nobody, and comes in as that.
     Pages,
 }

@@ -13,4 +13,4 @@ pub use dial::{DialError, Way, connect, host, is_loopback_url, refused_by_peer};
 pub use files::{Credentials, TlsError};
 pub use listen::{Connection, Door, Incoming, Refusal};
 pub use names::{Certificate, Peer};
-pub use trust::trusting;
+pub use trust::{trusting, trusting_as_the_system};

@@ -20,3 +20,18 @@ pub fn trusting(path: &Path) -> Result<ClientConfig, String> {
     }
     Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }
+
+/// Trusts what the system trusts.
+///
+/// # Errors
+/// When the system has no certificates.
+pub fn trusting_as_the_system() -> Result<ClientConfig, String> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = found.errors.first().map_or("it has none".to_owned(), ToString::to_string);
+        return Err(format!("the system's certificates cannot be read: {why}"));
+    }
+    Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+}
