@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::opening::find;
 use super::process::Process;
 use super::store::StoreServer;
-use super::{EVERY, START, Stage, find, pilot};
+use super::{EVERY, START, Stage, pilot};
 
 /// What a coordinator logs when it takes the lead, and when it has lost it or never had it.
 const LEADS: &str = "this coordinator drives";
