@@ -11,6 +11,7 @@ mod follow;
 mod iam;
 mod identity;
 mod killed;
+mod kills;
 mod long_pause;
 mod pairs;
 mod real_life;

@@ -12,6 +12,7 @@ pub mod role;
 pub mod secrets;
 pub mod several;
 pub mod store;
+pub mod trap;
 pub mod world;
 
 use std::collections::BTreeMap;
@@ -84,6 +85,8 @@ pub struct Setting {
     pub lease: (u64, u64, u64),
     /// Two coordinators that share a store in PostgreSQL, in place of one with a file.
     pub shared: bool,
+    /// One coordinator with a store in PostgreSQL, whose appends a test can make to stand still ([`Stage::trap`]).
+    pub trapped: bool,
     /// Whether all connections are TLS, with certificates that `pilot agents enrol` issues.
     pub tls: bool,
 }
@@ -105,6 +108,7 @@ impl Default for Setting {
             shape: std::convert::identity,
             lease: (9, 4, 3),
             shared: false,
+            trapped: false,
             tls: false,
         }
     }
@@ -512,7 +516,8 @@ impl Stage {
     #[must_use]
     pub fn logs(&self) -> String {
         let agents: Vec<String> = self.agents.iter().map(|agent| agent.tail(12)).collect();
-        let standby = self.several.as_ref().map(|several| several.standby.tail(30)).unwrap_or_default();
+        let standby =
+            self.several.as_ref().and_then(|it| it.standby.as_ref()).map(|it| it.tail(30)).unwrap_or_default();
         format!("{}\n{standby}\n{}", self.coordinator.tail(30), agents.join("\n"))
     }
 }

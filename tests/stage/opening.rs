@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use super::pilot::{Binaries, CommandLine};
 use super::process::Process;
+use super::several::Several;
 use super::store::StoreServer;
 use super::{CLUSTER, COORDINATOR, EVERY, READING, START, Setting, Stage, commanded, owner, pilot, role, store};
 
@@ -83,9 +84,14 @@ impl Stage {
             let tester = ["--operator", "tester", "--role", "operate,approve"];
             cli.tls = Some(cli.enrol(tls, "tester", &tester, &tempo).await?);
         }
-        let shared = if setting.shared { Some(StoreServer::start(&folder).await?) } else { None };
-        let store = match &shared {
-            Some(server) => store::section(&server.database().await?),
+        let mut several = None;
+        if setting.shared || setting.trapped {
+            let server = StoreServer::start(&folder).await?;
+            let place = server.database().await?;
+            several = Some(Several { standby: None, store: server, place });
+        }
+        let store = match &several {
+            Some(several) => store::section(&several.place),
             None => pilot::file_store(&folder),
         };
         let config = folder.join("coordinator.toml");
@@ -114,15 +120,15 @@ impl Stage {
             binaries,
             lease: setting.lease,
             store,
-            several: None,
+            several,
             commanded: setting.commanded,
             tls,
             expected: None,
             lab,
         };
         stage.find_coordinator().await.with_context(|| stage.logs())?;
-        if let Some(server) = shared {
-            stage.start_standby(server, &environment).await.with_context(|| stage.logs())?;
+        if setting.shared {
+            stage.start_standby(&environment).await.with_context(|| stage.logs())?;
         }
         for number in 1..=setting.agents {
             stage.start_agent(&format!("agent-{number}"), None, number == setting.agents)?;

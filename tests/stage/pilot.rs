@@ -177,6 +177,11 @@ impl Upgrade {
         Said { code: code.unwrap_or(-1), out: self.text(&self.out), err: self.text(&self.err) }
     }
 
+    /// Whether `pilot upgrade` has ended.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
+    }
+
     /// Waits until `pilot upgrade` has ended.
     ///
     /// # Errors

@@ -1,23 +1,29 @@
-//! Two coordinators that share a store: which one drives, and what can happen to each of them.
+//! A store that is a server. Two coordinators that share it: which one drives, and what can happen to each of them.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
+use coordinator::store::Place;
 
 use super::opening::find;
 use super::process::Process;
 use super::store::StoreServer;
+use super::trap::Trap;
 use super::{EVERY, START, Stage, pilot};
 
+/// What a stage says that has not what is asked for.
+const ONE: &str = "there is one coordinator";
+const FILE: &str = "the store is a file";
 /// What a coordinator logs when it takes the lead, and when it has lost it or never had it.
 const LEADS: &str = "this coordinator drives";
 const FOLLOWS: [&str; 4] =
     ["this coordinator stands by", "the lead is lost", "the lead is given up", "stopping; upgrades go on"];
 
-/// The second coordinator and the store of both.
+/// A store that is a server, and the second coordinator if there are two.
 pub struct Several {
-    pub(super) standby: Process,
+    pub(super) standby: Option<Process>,
     pub(super) store: StoreServer,
+    pub(super) place: Place,
 }
 
 impl Several {
@@ -31,11 +37,7 @@ impl Several {
 
 impl Stage {
     /// Starts the second coordinator on the same store; whoever is told of coordinators from now on is told of both.
-    pub(super) async fn start_standby(
-        &mut self,
-        store: StoreServer,
-        environment: &[(String, String)],
-    ) -> anyhow::Result<()> {
+    pub(super) async fn start_standby(&mut self, environment: &[(String, String)]) -> anyhow::Result<()> {
         let config = self.folder.join("standby.toml");
         let write = |grpc: &str, admin: &str| {
             let text = pilot::coordinator_config(&self.folder, "standby", (grpc, admin), &self.store, self.lease, None);
@@ -48,7 +50,7 @@ impl Stage {
         let (grpc, admin) = find(&self.tempo, &mut standby, &self.folder.join("standby.addr")).await?;
         write(&grpc, &admin)?;
         self.cli.coordinator = format!("{},http://{grpc}", self.cli.coordinator);
-        self.several = Some(Several { standby, store });
+        self.several.as_mut().context(ONE)?.standby = Some(standby);
         Ok(())
     }
 
@@ -57,20 +59,40 @@ impl Stage {
     /// # Errors
     /// When there is only one.
     pub fn one_of_two(&mut self, number: usize) -> anyhow::Result<&mut Process> {
-        let several = self.several.as_mut().context("there is one coordinator")?;
-        Ok(if number == 0 { &mut self.coordinator } else { &mut several.standby })
+        let standby = self.several.as_mut().and_then(|several| several.standby.as_mut()).context(ONE)?;
+        Ok(if number == 0 { &mut self.coordinator } else { standby })
     }
 
-    /// The server of the shared store.
+    /// The server of the store.
     ///
     /// # Errors
-    /// When there is only one coordinator.
+    /// When the store is a file.
     pub fn store(&self) -> anyhow::Result<&StoreServer> {
-        Ok(&self.several.as_ref().context("there is one coordinator")?.store)
+        Ok(&self.several.as_ref().context(FILE)?.store)
+    }
+
+    /// Where the store is.
+    ///
+    /// # Errors
+    /// When it is a file.
+    pub fn store_place(&self) -> anyhow::Result<&Place> {
+        Ok(&self.several.as_ref().context(FILE)?.place)
+    }
+
+    /// A trap in the store, which lets everything pass until it is armed.
+    ///
+    /// # Errors
+    /// When the store is a file, or its server refuses.
+    pub async fn trap(&self) -> anyhow::Result<Trap> {
+        Trap::set(self.store()?, self.store_place()?).await
+    }
+
+    fn standby(&self) -> Option<&Process> {
+        self.several.as_ref()?.standby.as_ref()
     }
 
     fn process(&self, number: usize) -> Option<&Process> {
-        if number == 0 { Some(&self.coordinator) } else { self.several.as_ref().map(|several| &several.standby) }
+        if number == 0 { Some(&self.coordinator) } else { self.standby() }
     }
 
     /// Whether a coordinator (0 or 1) drives, by what it has said last.
@@ -124,7 +146,7 @@ impl Stage {
     /// When neither has within `limit`.
     pub async fn until_either_logged(&self, text: &str, limit: Duration) -> anyhow::Result<()> {
         let look = async || {
-            let standby = self.several.as_ref().map(|several| several.standby.log()).unwrap_or_default();
+            let standby = self.standby().map(Process::log).unwrap_or_default();
             if self.coordinator.log().contains(text) || standby.contains(text) { Ok(()) } else { Err(self.logs()) }
         };
         self.tempo.until(text, Duration::from_millis(5), limit, look).await

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context as _;
 use coordinator::store::{Place, Tls};
-use lab::fleet::{Fleet, Node, Server, Stop};
+use lab::fleet::{Admin, Fleet, Node, Server, Stop};
 use lab::install;
 
 /// Name and password of the role that owns the databases of stores.
@@ -81,6 +81,14 @@ impl StoreServer {
             tls: Tls::Disable,
             tls_ca_file: None,
         })
+    }
+
+    /// A session of the server's superuser in a store's database.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn session(&self, database: &str) -> anyhow::Result<Admin> {
+        Ok(self.server.admin(database).await?)
     }
 
     /// Runs SQL in a store's database, as its superuser.

@@ -25,7 +25,7 @@ const MOVING: [&str; 3] = ["LatestRestorableTime", "RequestId", "EarliestRestora
 const CATALOGUE: &str = "
 select 'database ' || datname || ' of ' || pg_get_userbyid(datdba) from pg_database
 union all select 'schema ' || nspname from pg_namespace where nspname !~ '^pg_(toast_)?temp'
-union all select 'relation ' || c.oid::regclass || ' ' || relkind || ' identity ' || relreplident || ' ' || coalesce(reloptions::text, '')
+union all select 'relation ' || c.oid::regclass || ' ' || relkind::text || ' identity ' || relreplident::text || ' ' || coalesce(reloptions::text, '')
   from pg_class c join pg_namespace n on n.oid = relnamespace where nspname !~ '^(pg_|information_schema)'
 union all select 'trigger ' || tgname || ' on ' || tgrelid::regclass from pg_trigger where not tgisinternal
 union all select 'event trigger ' || evtname from pg_event_trigger

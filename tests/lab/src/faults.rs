@@ -28,6 +28,9 @@ pub enum Fault {
     AvailableTooEarly { millis: u64 },
     /// The next deployment, once AVAILABLE, is described as PROVISIONING every other time; `times` counts the descriptions.
     Flaps,
+    /// A deployment that is being switched over is described as AVAILABLE, as if the call had not come yet; `times` counts the
+    /// descriptions.
+    StillAvailable,
     /// This instance shows `status` instead of `available` for this long. `blue` and `green` are the writers of the deployment.
     MemberStatus { instance: String, status: String, millis: u64 },
     /// The next switchover is rolled back and the deployment says SWITCHOVER_FAILED.

@@ -234,7 +234,13 @@ pub(crate) fn describe(cloud: &Cloud, params: &Params) -> Answer<Option<Element>
         });
     }
     let (page, marker) = params.page(found, 100)?;
-    let shown = |d: &Deployment| described(d, d.status == "AVAILABLE" && flaps(cloud));
+    let shown = |d: &Deployment| match d.status.as_str() {
+        "AVAILABLE" if flaps(cloud) => described(d, Some("PROVISIONING")),
+        "SWITCHOVER_IN_PROGRESS" if cloud.faults().take(|fault| *fault == Fault::StillAvailable).is_some() => {
+            described(d, Some("AVAILABLE"))
+        }
+        _ => described(d, None),
+    };
     Ok(Some(
         Element::new("")
             .list("BlueGreenDeployments", page.into_iter().map(|d| shown(d).named("member")))
@@ -356,17 +362,18 @@ async fn remove(cloud: &Cloud, identifier: &str, with_target: bool, switched: bo
 
 /// A `BlueGreenDeployment`.
 pub(crate) fn element(d: &Deployment) -> Element {
-    described(d, false)
+    described(d, None)
 }
 
 /// The same, as it is or as if it were still being made.
-fn described(d: &Deployment, unready: bool) -> Element {
-    let status = if unready { "PROVISIONING" } else { &d.status };
+/// `told`: what it and its members are said to be, in place of the truth.
+fn described(d: &Deployment, told: Option<&'static str>) -> Element {
+    let status = told.unwrap_or(&d.status);
     let members = d.members.iter().map(|m| {
         Element::new("member")
             .with("SourceMember", &m.source)
             .maybe("TargetMember", m.target.as_ref())
-            .with("Status", if unready { "PROVISIONING" } else { m.status })
+            .with("Status", told.unwrap_or(m.status))
     });
     let tasks = d.tasks.iter().map(|(name, status)| Element::new("member").with("Name", name).with("Status", status));
     let element = Element::new("BlueGreenDeployment")
