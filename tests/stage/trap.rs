@@ -124,13 +124,21 @@ impl Trap {
         Ok(())
     }
 
-    /// Every point of an upgrade's journal, in the order in which each came first.
+    /// How many facts an upgrade has.
     ///
     /// # Errors
     /// The server's own.
-    pub async fn points(&self, upgrade: &str) -> anyhow::Result<Vec<String>> {
-        let sql = "select trap.point(fact::jsonb) from pilot_store.facts where run = $1 and seq > 0 group by 1 order by min(seq)";
-        let rows = self.admin.query(sql, &[&upgrade]).await?;
+    pub async fn length(&self, upgrade: &str) -> anyhow::Result<i64> {
+        Ok(self.admin.query_one("select count(*) from pilot_store.facts where run = $1", &[&upgrade]).await?.get(0))
+    }
+
+    /// Every point of an upgrade's journal from the fact `first` on, in the order in which each came first.
+    ///
+    /// # Errors
+    /// The server's own.
+    pub async fn points(&self, upgrade: &str, first: i64) -> anyhow::Result<Vec<String>> {
+        let sql = "select trap.point(fact::jsonb) from pilot_store.facts where run = $1 and seq >= $2 group by 1 order by min(seq)";
+        let rows = self.admin.query(sql, &[&upgrade, &first]).await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 }

@@ -27,6 +27,8 @@ use self::window::Case;
 const LIMIT: Duration = Duration::from_secs(480);
 /// Upgrades of one path and victim, before what is left is told as not reached.
 const RUNS_MAX: usize = 60;
+/// As many upgrades in a row without any kill: what is left comes by chance only.
+const IDLE_MAX: usize = 3;
 /// Facts between two kills in full depth: about a dozen kills an upgrade.
 const SPACING: i64 = 8;
 
@@ -41,28 +43,30 @@ fn spec(stage: &Stage, to: u32) -> toml::Table {
     with(spec, "switchover.hold_seconds_max", i64::from(judge::HOLD_SECONDS_MAX))
 }
 
-/// Begins an upgrade of a path and arms the trap where the path's own points begin.
-async fn begun(stage: &Stage, trap: &Trap, path: Path, hunter: &Hunter) -> anyhow::Result<Upgrade> {
+/// Begins an upgrade of a path and arms the trap where the path's own points begin, which is told.
+async fn begun(stage: &Stage, trap: &Trap, path: Path, hunter: &Hunter) -> anyhow::Result<(Upgrade, i64)> {
     let plain = spec(stage, 16);
     match path {
         Path::Succeeds | Path::Window => {
             hunter.arm(trap).await?;
-            stage.upgrade(&plain).await
+            Ok((stage.upgrade(&plain).await?, 1))
         }
         Path::Aborted => {
             let upgrade = stage.upgrade(&with(plain, "switchover.approve", true)).await?;
             let asks = |status: &Value| status["approvals"][0]["name"] == "switchover";
             stage.wait_until(&upgrade.id, "the switchover's approval", LIMIT, asks).await?;
             hunter.arm(trap).await?;
+            let first = trap.length(&upgrade.id).await?;
             stage.pilot(&["abort", &upgrade.id, "--confirm", CLUSTER]).await?.expect(0, &[])?;
-            Ok(upgrade)
+            Ok((upgrade, first))
         }
         Path::CutFails => {
             stage.lab.faults().plan(Fault::SwitchoverFails { reason: "the lab's storage said no".into() }, 50);
             let upgrade = stage.upgrade(&with(plain, "switchover.attempts", 2)).await?;
             stage.until_logged("replicating_data done", LIMIT).await?;
             hunter.arm(trap).await?;
-            Ok(upgrade)
+            let first = trap.length(&upgrade.id).await?;
+            Ok((upgrade, first))
         }
     }
 }
@@ -70,10 +74,10 @@ async fn begun(stage: &Stage, trap: &Trap, path: Path, hunter: &Hunter) -> anyho
 /// One upgrade of a path with its kills, judged.
 async fn run(stage: &mut Stage, trap: &Trap, path: Path, hunter: &mut Hunter) -> anyhow::Result<()> {
     let before = stage.world().await?;
-    let mut upgrade = begun(stage, trap, path, hunter).await?;
+    let (mut upgrade, first) = begun(stage, trap, path, hunter).await?;
     let said = hunter.follow(stage, trap, &mut upgrade, LIMIT).await?;
     stage.lab.faults().clear();
-    hunter.came(&trap.points(&upgrade.id).await?);
+    hunter.came(&trap.points(&upgrade.id, first).await?);
     let may = if path == Path::Succeeds { Ends::Either } else { Ends::Unwound };
     let ended = judge::all(stage, &upgrade.id, &said, &before, may).await.context("judged from outside")?;
     hunter.ended(ended);
@@ -82,10 +86,12 @@ async fn run(stage: &mut Stage, trap: &Trap, path: Path, hunter: &mut Hunter) ->
 
 /// Upgrades of one path and victim until every point that comes has been killed at, before and after.
 fn campaign(told: &Shared, path: Path, victim: Victim) {
+    let mut idle = 0;
     for number in 0..RUNS_MAX {
-        if number > 0 && shared(told).left(path, victim).is_empty() {
+        if number > 0 && (shared(told).left(path, victim).is_empty() || idle == IDLE_MAX) {
             return;
         }
+        let before = shared(told).kills();
         let hunter = Hunter::new(Arc::clone(told), path, &[victim], SPACING).skipping(number as i64 % SPACING);
         report::alone(told, path, victim, move || {
             play(setting(), async move |stage| {
@@ -94,6 +100,7 @@ fn campaign(told: &Shared, path: Path, victim: Victim) {
                 stage.nothing_lost().await.map(drop)
             })
         });
+        idle = if shared(told).kills() > before { 0 } else { idle + 1 };
     }
 }
 
