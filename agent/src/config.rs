@@ -62,6 +62,8 @@ pub struct LinkTls {
 pub struct Insecure {
     /// A plain connection to a coordinator on this machine.
     pub loopback_without_tls: bool,
+    /// Core dumps, which hold every secret of the process.
+    pub core_dumps: bool,
 }
 
 /// How databases are reached; the same for all sides.

@@ -1,4 +1,4 @@
-//! `pilot-agent --config FILE`. Only the order of the start: cryptography, flags, configuration, logs, metrics, then the agent.
+//! `pilot-agent --config FILE`. Only the order of the start: core dumps off, cryptography, flags, configuration, logs, metrics, then the agent.
 #![forbid(unsafe_code)]
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -11,7 +11,7 @@ use agent::{
 };
 use anyhow::Context;
 use clap::Parser;
-use runtime::{clock::Clock, crypto, recorder, shutdown, telemetry};
+use runtime::{clock::Clock, crypto, dumps, recorder, shutdown, telemetry};
 
 /// Bad usage or a bad configuration.
 const EX_USAGE: u8 = 64;
@@ -35,6 +35,9 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
+    if let Err(error) = dumps::off() {
+        eprintln!("pilot-agent: core dumps cannot be switched off: {error}");
+    }
     crypto::install();
     let flags = match Flags::try_parse() {
         Ok(flags) => flags,
@@ -67,6 +70,10 @@ fn run(config: Config, rebind: bool) -> anyhow::Result<()> {
     telemetry::init(config.log.format, &config.log.filter)?;
     let recorder = recorder::install()?;
     metrics::describe();
+    if config.insecure.core_dumps {
+        dumps::on().context("switching core dumps on")?;
+        tracing::warn!("core dumps are on, as insecure.core_dumps says: they hold every secret of this process");
+    }
     // Two threads: one is free to release clients while the other is busy.
     let threads = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -2,7 +2,7 @@
 //! watcher. Values are last-value (`watch`); nothing here acts.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -24,6 +24,9 @@ use crate::{
     stance::{LeaseState, Probe, Seen, Since, Stance},
     status::Chart,
 };
+
+/// Refusals remembered as logged; beyond it the memory begins anew.
+const REFUSED_MAX: usize = 256;
 
 /// What this agent is among the agents of its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,6 +171,8 @@ pub struct Inner {
     pub moments: watch::Sender<Moments>,
     /// Held by the purger around each round, so that "off" can be awaited.
     pub purging: tokio::sync::Mutex<()>,
+    /// Commands that were refused and logged: why, what, and of which coordinator's epoch.
+    refused: Mutex<BTreeSet<(&'static str, &'static str, u64)>>,
     pictures: Mutex<Pictures>,
 }
 
@@ -180,6 +185,24 @@ impl std::ops::Deref for Shared {
 }
 
 impl Shared {
+    /// A command of this epoch is not obeyed: counted, and logged once for why, what and epoch.
+    pub fn refused(&self, reason: &'static str, what: &'static str, epoch: Epoch) {
+        crate::metrics::refused(reason);
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.len() >= REFUSED_MAX {
+            refused.clear();
+        }
+        if refused.insert((reason, what, epoch.0)) {
+            tracing::warn!(reason, what, epoch = epoch.0, "a command was refused");
+        }
+    }
+
+    /// What was logged as refused.
+    #[cfg(test)]
+    pub(crate) fn refusals(&self) -> Vec<(&'static str, &'static str, u64)> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
     /// As it was when the last process of this agent ended.
     pub fn new(clock: Clock, spool: Spool, dialer: Dialer, memory: Memory) -> Shared {
         let (now, wall) = (clock.mono(), clock.now());
@@ -206,6 +229,7 @@ impl Shared {
             status: watch::Sender::new(Chart::default()),
             moments: watch::Sender::new(moments),
             purging: tokio::sync::Mutex::new(()),
+            refused: Mutex::default(),
             pictures: Mutex::default(),
         }))
     }

@@ -62,6 +62,9 @@ pub enum StorePlace {
 pub struct OwnTls {
     /// With `tls.crt`, `tls.key` and `ca.crt`, as cert-manager mounts them; read again when they change.
     pub folder: PathBuf,
+    /// Certificates that were withdrawn, as `pilot agents revoke` or any authority lists them (PEM); read again when it changes.
+    #[serde(default)]
+    pub crl_file: Option<PathBuf>,
 }
 
 /// A provider of OpenID Connect whose tokens name operators. Agents always show a certificate.
@@ -107,6 +110,8 @@ impl Default for RoleNames {
 pub struct Insecure {
     /// Plain connections, on loopback addresses only.
     pub loopback_without_tls: bool,
+    /// Core dumps, which hold every secret of the process.
+    pub core_dumps: bool,
 }
 
 /// How long commands hold without renewal.

@@ -1,9 +1,10 @@
 //! A small certificate authority for those who have none: a key and a certificate in a folder, and certificates for agents,
 //! operators and coordinators from it, written as cert-manager would mount them.
 //!
-//! What is kept: `ca.crt` and `ca.key` of the authority. Of what was issued nothing is remembered. Keys are written for their
+//! What is kept: `ca.crt` and `ca.key` of the authority, and the list of what it took back. Of what was issued nothing is remembered. Keys are written for their
 //! owner's eyes only, and never shown.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -12,11 +13,12 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use proto::identity::Identity;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose as Purpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose as Purpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData as _,
+    RevokedCertParams, SanType, SerialNumber,
 };
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_cert::der::{Decode as _, Encode as _};
 
 /// How the authority is called, before a part of its own.
@@ -39,6 +41,10 @@ pub enum EnrolError {
     Certificate(#[from] rcgen::Error),
     #[error("{0} is no time that a certificate can have")]
     Time(Timestamp),
+    #[error("{}: {why}", path.display())]
+    Foreign { path: PathBuf, why: &'static str },
+    #[error("{0:?} is no serial number: write it in hexadecimal")]
+    Serial(String),
 }
 
 /// Whom a certificate is for.
@@ -65,6 +71,15 @@ impl Validity {
     }
 }
 
+/// A certificate to take back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Withdraw {
+    /// The certificate itself (PEM).
+    File(PathBuf),
+    /// Its serial number, in hexadecimal, as `pilot agents enrol` has said it.
+    Serial(String),
+}
+
 /// The authority.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -73,6 +88,7 @@ pub struct Authority {
 
 /// A certificate with its key, and the authority to trust.
 pub struct Issued {
+    serial: String,
     certificate: String,
     key: String,
     authority: String,
@@ -151,12 +167,117 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, called);
         params.subject_alt_names = names;
         params.extended_key_usages = vec![purpose];
+        let serial = serial();
+        params.serial_number = Some(SerialNumber::from_slice(&serial));
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
-        Ok(Issued { certificate, key: key.serialize_pem(), authority: self.certificate.clone() })
+        let serial = hexadecimal(&serial);
+        Ok(Issued { serial, certificate, key: key.serialize_pem(), authority: self.certificate.clone() })
+    }
+
+    /// Puts certificates on the list in `file`, which is made when it is not there, and whole at every moment. Returns how many
+    /// stand on it now.
+    ///
+    /// # Errors
+    /// When a certificate or the list is another authority's, or a file cannot be read or written.
+    pub fn withdraw(&self, file: &Path, certificates: &[Withdraw], now: Timestamp) -> Result<usize, EnrolError> {
+        let mut listed = if file.exists() { self.listed(file)? } else { BTreeMap::new() };
+        for certificate in certificates {
+            let serial = match certificate {
+                Withdraw::File(path) => self.serial_of(path)?,
+                Withdraw::Serial(text) => bytes(text).ok_or_else(|| EnrolError::Serial(text.clone()))?,
+            };
+            listed.entry(serial).or_insert(now.as_second());
+        }
+        let time = |at: i64| time::OffsetDateTime::from_unix_timestamp(at).map_err(|_| EnrolError::Time(now));
+        let revoked = listed.iter().map(|(serial, at)| {
+            let serial_number = SerialNumber::from_slice(serial);
+            Ok(RevokedCertParams {
+                serial_number,
+                revocation_time: time(*at)?,
+                reason_code: None,
+                invalidity_date: None,
+            })
+        });
+        let list = CertificateRevocationListParams {
+            this_update: time(now.as_second())?,
+            next_update: time(now.saturating_add(AUTHORITY_FOR).unwrap_or(Timestamp::MAX).as_second())?,
+            crl_number: SerialNumber::from(now.as_second().unsigned_abs()),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect::<Result<_, EnrolError>>()?,
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        write(file, &list.signed_by(&self.issuer)?.pem()?, 0o644)?;
+        Ok(listed.len())
+    }
+
+    /// What stands on our list, with when it came there.
+    fn listed(&self, file: &Path) -> Result<BTreeMap<Vec<u8>, i64>, EnrolError> {
+        let foreign = |why| EnrolError::Foreign { path: file.to_owned(), why };
+        let pem = read(file)?;
+        let der = CertificateRevocationListDer::from_pem_slice(pem.as_bytes());
+        let der = der.map_err(|_| foreign("it is no list of withdrawn certificates"))?;
+        let list = x509_cert::crl::CertificateList::from_der(&der);
+        let list = list.map_err(|_| foreign("it is no list of withdrawn certificates"))?.tbs_cert_list;
+        if list.issuer.to_string() != self.called()? {
+            return Err(foreign("it is the list of another authority"));
+        }
+        let entries = list.revoked_certificates.into_iter().flatten();
+        let entry = |entry: x509_cert::crl::RevokedCert| {
+            let at = entry.revocation_date.to_unix_duration().as_secs();
+            (entry.serial_number.as_bytes().to_vec(), i64::try_from(at).unwrap_or_default())
+        };
+        Ok(entries.map(entry).collect())
+    }
+
+    fn serial_of(&self, path: &Path) -> Result<Vec<u8>, EnrolError> {
+        let foreign = |why| EnrolError::Foreign { path: path.to_owned(), why };
+        let pem = read(path)?;
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| foreign("it is no certificate"))?;
+        let parsed = x509_cert::Certificate::from_der(&der).map_err(|_| foreign("it is no certificate"))?;
+        let parsed = parsed.tbs_certificate;
+        if parsed.issuer.to_string() != self.called()? {
+            return Err(foreign("it is of another authority"));
+        }
+        Ok(parsed.serial_number.as_bytes().to_vec())
+    }
+
+    /// The authority's own subject.
+    fn called(&self) -> Result<String, EnrolError> {
+        let other = || EnrolError::Authority { path: "ca.crt".into(), why: "ca.crt is no certificate" };
+        let der = CertificateDer::from_pem_slice(self.certificate.as_bytes()).map_err(|_| other())?;
+        let parsed = x509_cert::Certificate::from_der(&der).map_err(|_| other())?;
+        Ok(parsed.tbs_certificate.subject.to_string())
     }
 }
 
+/// A serial number that no certificate had, and that is positive.
+fn serial() -> [u8; 16] {
+    let mut serial = uuid::Uuid::now_v7().into_bytes();
+    serial[0] = serial[0] & 0x3f | 0x40;
+    serial
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Of hexadecimal digits, with or without colons between them, without leading zeros.
+fn bytes(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':').collect();
+    if digits.is_empty() || digits.len() > 40 || !digits.len().is_multiple_of(2) {
+        return None;
+    }
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes: Vec<u8> = digits.chunks(2).map(pair).collect::<Option<_>>()?;
+    Some(bytes.into_iter().skip_while(|byte| *byte == 0).collect()).filter(|bytes: &Vec<u8>| !bytes.is_empty())
+}
+
 impl Issued {
+    /// Its number, in hexadecimal, by which it can be taken back.
+    pub fn serial(&self) -> &str {
+        &self.serial
+    }
+
     /// Writes `ca.crt`, `tls.key` and `tls.crt`, each whole. Whoever reads between the last two waits for them to fit.
     ///
     /// # Errors
@@ -245,6 +366,32 @@ mod tests {
         std::fs::write(folder.join("ca/ca.key"), other.issuer.key().serialize_pem()).unwrap();
         let error = Authority::open_or_make(&folder.join("ca"), now).err().unwrap().to_string();
         assert!(error.contains("ca.key does not belong to ca.crt"), "{error}");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn the_list_of_what_was_withdrawn_grows_and_takes_only_its_own() {
+        let folder = std::env::temp_dir().join(format!("pilot-revoke-{}", uuid::Uuid::now_v7()));
+        let now = runtime::clock::Clock::system().now();
+        let (ours, other) = (Authority::make(now).unwrap(), Authority::make(now).unwrap());
+        let issue = |authority: &Authority, name: &str| {
+            let issued = authority.issue(&Subject::Coordinator(vec!["localhost".into()]), Validity::days(now, 1));
+            let issued = issued.unwrap();
+            issued.write(&folder.join(name)).unwrap();
+            (Withdraw::File(folder.join(name).join("tls.crt")), Withdraw::Serial(issued.serial().to_owned()))
+        };
+        let list = folder.join("ca.crl");
+        let ((file, number), (_, second)) = (issue(&ours, "one"), issue(&ours, "two"));
+        assert_eq!(ours.withdraw(&list, std::slice::from_ref(&file), now).unwrap(), 1);
+        assert_eq!(ours.withdraw(&list, &[number, file, second], now).unwrap(), 2, "the same again is one");
+        let (foreign, _) = issue(&other, "foreign");
+        assert!(matches!(ours.withdraw(&list, &[foreign], now), Err(EnrolError::Foreign { .. })));
+        assert!(matches!(other.withdraw(&list, &[], now), Err(EnrolError::Foreign { .. })));
+        for wrong in ["", "0", "00", "xy", "é"] {
+            let refused = ours.withdraw(&list, &[Withdraw::Serial(wrong.into())], now);
+            assert!(matches!(refused, Err(EnrolError::Serial(_))), "{wrong}: {refused:?}");
+        }
+        assert_eq!(ours.withdraw(&list, &[], now).unwrap(), 2);
         std::fs::remove_dir_all(folder).unwrap();
     }
 

@@ -4,6 +4,7 @@ mod cli;
 mod coordinators;
 mod crash;
 mod cut;
+mod dumps;
 mod extensions;
 mod failover;
 mod faults;

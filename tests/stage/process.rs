@@ -74,6 +74,12 @@ impl Process {
         Ok(())
     }
 
+    /// The system's number of it, while it was not killed.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// Whether it has ended by itself, and how.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.as_mut().and_then(|child| child.try_wait().ok().flatten())

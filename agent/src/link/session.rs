@@ -28,7 +28,7 @@ use super::{
     wire::{self, AgentLinkClient, Down, Hello, Up, WireDown, WireUp},
 };
 use crate::{
-    helm, metrics,
+    helm,
     spool::Key,
     state::{Lease, ProbeState, Role, Shared, millis},
 };
@@ -171,7 +171,7 @@ impl Session {
             Down::Intent(intent) => self.intent(*intent).await?,
             Down::Job(job) => self.job(*job).await?,
             Down::CancelJob { id, epoch } => {
-                if self.refusal(epoch, None).is_none() {
+                if self.refusal("cancel_job", epoch, None).is_none() {
                     self.runner.cancel(&id);
                 }
             }
@@ -192,7 +192,7 @@ impl Session {
         if let Some(known) = known
             && known != store
         {
-            metrics::refused("foreign_store");
+            self.shared.refused("foreign_store", "welcome", epoch);
             return Err(Box::new(ForeignStore(store.0, known.0)));
         }
         self.store = Some(store);
@@ -207,6 +207,7 @@ impl Session {
     /// The lease counts from when the heartbeat was *said*. A lower epoch than was seen grants none.
     fn renewed(&mut self, sequence: u64, epoch: Epoch) {
         if self.shared.watermark.borrow().as_ref().is_some_and(|mark| epoch < mark.epoch) {
+            self.shared.refused("stale", "lease", epoch);
             return;
         }
         let Some((_, said)) = self.beats.iter().find(|(n, _)| *n == sequence) else { return };
@@ -216,15 +217,15 @@ impl Session {
         helm::steer(&self.shared);
     }
 
-    /// Why a command is not obeyed, if it is not; counted.
-    fn refusal(&self, epoch: Epoch, generation: Option<Generation>) -> Option<Admission> {
+    /// Why a command is not obeyed, if it is not; counted, and logged once.
+    fn refusal(&self, what: &'static str, epoch: Epoch, generation: Option<Generation>) -> Option<Admission> {
         let admission = self.admits(epoch, generation);
         let reason = match admission {
             Admission::Admitted => return None,
             Admission::Stale => "stale",
             Admission::ForeignStore => "foreign_store",
         };
-        metrics::refused(reason);
+        self.shared.refused(reason, what, epoch);
         Some(admission)
     }
 
@@ -238,12 +239,11 @@ impl Session {
 
     async fn intent(&mut self, intent: Intent) -> Result<(), TaskError> {
         let (epoch, generation) = (intent.epoch, intent.generation);
-        let refused = self.refusal(epoch, Some(generation)).map(|why| match why {
+        let refused = self.refusal("intent", epoch, Some(generation)).map(|why| match why {
             Admission::ForeignStore => "this agent is bound to another store",
             _ => "a newer intent was seen",
         });
         if let Some(reason) = refused {
-            tracing::warn!(epoch = epoch.0, generation = generation.0, reason, "intent refused");
             return self.say(Up::IntentRefused { epoch, generation, reason, pause_over: false }).await;
         }
         self.settled = None;
@@ -253,7 +253,7 @@ impl Session {
         }
         if before.as_deref().is_some_and(|old| (old.epoch, old.generation) == (epoch, generation)) {
             let reason = "an intent of the same number said something else";
-            metrics::refused("altered");
+            self.shared.refused("altered", "intent", epoch);
             return self.say(Up::IntentRefused { epoch, generation, reason, pause_over: false }).await;
         }
         tracing::info!(epoch = epoch.0, generation = generation.0, gate = ?intent.gate, ingestion = ?intent.ingestion,
@@ -311,9 +311,8 @@ impl Session {
 
     async fn job(&mut self, job: Job) -> Result<(), TaskError> {
         let id = job.id.clone();
-        if self.refusal(job.epoch, None).is_some() {
+        if self.refusal("job", job.epoch, None).is_some() {
             let reason = "a newer coordinator was seen";
-            tracing::warn!(job = %id, epoch = job.epoch.0, reason, "job refused");
             return self.say(Up::JobRefused { id: &id, code: STALE, reason }).await;
         }
         match self.runner.offer(job).await {

@@ -299,6 +299,37 @@ async fn jobs_of_an_unknown_kind_or_a_deposed_coordinator_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_that_are_stale_replayed_or_altered_are_refused_counted_and_logged_once() {
+    let recorder = runtime::recorder::install().unwrap();
+    let (_coordinator, mut stream, agent, system, _folder) = attached("counted").await;
+    stream.intent(&wish(7)).await;
+    assert_eq!(stream.settled(7).await, Ok(()));
+    for _ in 0..2 {
+        // One that was overtaken, played again; one of a coordinator that was deposed; and another wish under a known number.
+        for (intent, said) in [
+            (hold(6, 60_000), "a newer intent was seen"),
+            (Intent { epoch: Epoch(3), ..hold(8, 60_000) }, "a newer intent was seen"),
+            (hold(7, 60_000), "an intent of the same number said something else"),
+        ] {
+            let generation = intent.generation.0;
+            stream.intent(&intent).await;
+            assert_eq!(stream.settled(generation).await, Err(said.to_owned().into()));
+        }
+        stream.say(job("late", "identify", 3)).await;
+        let refused = |message: &Up| matches!(message, Up::JobRefused(job) if job.id == "late").then_some(());
+        stream.hear("a refusal", refused).await;
+    }
+    assert_eq!(system.pauses.load(Ordering::SeqCst), 0, "nothing of it was done");
+    let logged = [("altered", "intent", 4), ("stale", "intent", 3), ("stale", "intent", 4), ("stale", "job", 3)];
+    assert_eq!(agent.shared.refusals(), logged);
+    let shown = recorder.render();
+    for line in [r#"{reason="stale"} 6"#, r#"{reason="altered"} 2"#] {
+        assert!(shown.contains(&format!("pilot_agent_commands_refused_total{line}")), "{line}: {shown}");
+    }
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_is_sent_again_until_it_is_acknowledged() {
     let (mut coordinator, mut stream, agent, _system, _folder) = attached("events").await;
     agent.shared.event(Event::OldSideWritten { at: agent.shared.clock.now(), commits: 1 });

@@ -1,9 +1,9 @@
-//! `pilot agents`: who is connected; `pilot agents enrol` stands in its own file.
+//! `pilot agents`: who is connected; `pilot agents enrol` and `revoke` stand in their own file.
 
 use clap::{Args, Subcommand};
 
 use super::client::Client;
-use super::enrol::Enrol;
+use super::enrol::{Enrol, Revoke};
 use super::{Common, Exit, Fault, Output, print, render};
 
 #[derive(Debug, Args)]
@@ -19,12 +19,16 @@ pub(super) struct Agents {
 enum What {
     /// Issues a certificate for an agent, an operator or a coordinator, from an authority of your own
     Enrol(Enrol),
+    /// Takes certificates of that authority back, by the list that coordinators read
+    Revoke(Revoke),
 }
 
 impl Agents {
     pub(super) async fn run(self) -> Result<Exit, Fault> {
-        if let Some(What::Enrol(enrol)) = self.what {
-            return enrol.run();
+        match self.what {
+            Some(What::Enrol(enrol)) => return enrol.run(),
+            Some(What::Revoke(revoke)) => return revoke.run(),
+            None => {}
         }
         let agents = Client::connect(&self.common).await?.agents().await?;
         match self.common.output {

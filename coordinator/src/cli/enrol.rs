@@ -9,7 +9,50 @@ use proto::ids::{AgentId, ClusterArn};
 use runtime::clock::Clock;
 
 use super::{Exit, Fault, print};
-use crate::enrol::{Authority, EnrolError, Subject, Validity};
+use crate::enrol::{Authority, EnrolError, Subject, Validity, Withdraw};
+
+fn fault(error: &EnrolError) -> Fault {
+    let text = runtime::supervision::chain(error);
+    match error {
+        EnrolError::Name(_) | EnrolError::Authority { .. } | EnrolError::Foreign { .. } | EnrolError::Serial(_) => {
+            Fault::refused(text)
+        }
+        _ => Fault::failed(text),
+    }
+}
+
+/// `pilot agents revoke`: takes certificates of that authority back.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true).multiple(true).args(["certificate", "serial"]))]
+pub(super) struct Revoke {
+    /// The authority's folder, with ca.crt and ca.key
+    #[arg(long, value_name = "FOLDER")]
+    ca: PathBuf,
+    /// The list of withdrawn certificates, made where it is missing: tls.crl_file of the coordinators
+    #[arg(long, value_name = "FILE")]
+    crl: PathBuf,
+    /// A certificate to take back: its tls.crt
+    #[arg(long, value_name = "FILE")]
+    certificate: Vec<PathBuf>,
+    /// The serial number of a certificate to take back, as `pilot agents enrol` has said it
+    #[arg(long, value_name = "HEX")]
+    serial: Vec<String>,
+}
+
+impl Revoke {
+    pub(super) fn run(self) -> Result<Exit, Fault> {
+        if !self.ca.join("ca.key").exists() {
+            return Err(Fault::refused(format!("{} has no ca.key", self.ca.display())));
+        }
+        let which = self.certificate.into_iter().map(Withdraw::File);
+        let which: Vec<Withdraw> = which.chain(self.serial.into_iter().map(Withdraw::Serial)).collect();
+        let now = Clock::system().now();
+        let authority = Authority::open_or_make(&self.ca, now).map_err(|error| fault(&error))?;
+        let listed = authority.withdraw(&self.crl, &which, now).map_err(|error| fault(&error))?;
+        print(&format!("{}: {listed} withdrawn", self.crl.display()));
+        Ok(Exit::Done)
+    }
+}
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("whom").required(true).args(["cluster", "operator", "coordinator_name"]))]
@@ -46,14 +89,9 @@ impl Enrol {
         let now = Clock::system().now();
         let issued = Authority::open_or_make(&self.ca, now)
             .and_then(|authority| authority.issue(&subject, Validity::days(now, self.days)));
-        issued.and_then(|issued| issued.write(&self.out)).map_err(|error| {
-            let text = runtime::supervision::chain(&error);
-            match error {
-                EnrolError::Name(_) | EnrolError::Authority { .. } => Fault::refused(text),
-                _ => Fault::failed(text),
-            }
-        })?;
-        print(&format!("{}: good for {} days", self.out.display(), self.days));
+        let written = issued.and_then(|issued| issued.write(&self.out).map(|()| issued));
+        let issued = written.map_err(|error| fault(&error))?;
+        print(&format!("{}: good for {} days, serial number {}", self.out.display(), self.days, issued.serial()));
         Ok(Exit::Done)
     }
 

@@ -223,6 +223,7 @@ mod tests {
             "pilot agents enrol --ca ca --out tls --cluster arn:aws:rds:us-east-1:123456789012:cluster:orders --agent a-1",
             "pilot agents enrol --ca ca --out tls --operator alice --role operate,approve",
             "pilot agents enrol --ca ca --out tls --coordinator-name pilot.example.com,10.0.0.7 --days 30",
+            "pilot agents revoke --ca ca --crl ca/ca.crl --certificate tls/tls.crt --serial 4a:01",
             "pilot explain PU0001",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
@@ -240,6 +241,7 @@ mod tests {
             "pilot agents enrol --ca ca --out tls --operator alice",
             "pilot agents enrol --ca ca --out tls --operator alice --role root",
             "pilot agents enrol --ca ca --out tls --agent a-1",
+            "pilot agents revoke --ca ca --crl ca/ca.crl",
         ] {
             assert!(parse(line).unwrap_err().use_stderr(), "{line}");
         }

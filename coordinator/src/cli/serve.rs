@@ -11,6 +11,7 @@ use engine::Holder;
 use proto::epoch::Epoch;
 use runtime::admin::{self, Admin};
 use runtime::clock::Clock;
+use runtime::dumps;
 use runtime::recorder::{self, Recorder};
 use runtime::shutdown::{Stop, on_signal};
 use runtime::supervision::{Ready, Supervisor, Task, TaskError};
@@ -63,9 +64,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let clock = Clock::system();
     let recorder = recorder::install()?;
     metrics::describe();
+    if config.insecure.core_dumps {
+        dumps::on().context("switching core dumps on")?;
+        tracing::warn!("core dumps are on, as insecure.core_dumps says: they hold every secret of this process");
+    }
     let store = open_store(&config, &clock).await?;
     let credentials = match &config.tls {
-        Some(tls) => Some(Arc::new(Credentials::open(&tls.folder, clock.clone())?)),
+        Some(tls) => Some(Arc::new(Credentials::open_with(&tls.folder, tls.crl_file.as_deref(), clock.clone())?)),
         None => None,
     };
     let grpc = admin::bind(config.listen).await?;
@@ -77,7 +82,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let operator = Operator::new(drivers.clone());
 
     let mut supervisor = Supervisor::new(clock.clone(), stop.clone(), metrics::task_died);
-    let (guard, callers) = guard(&config, &clock)?;
+    let (guard, callers) = guard(&config, credentials.as_ref(), &clock)?;
     let doors = Doors { credentials, callers, guard: guard.clone(), clock: clock.clone() };
     supervisor.start(Grpc {
         listener: Some(grpc),
@@ -107,8 +112,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 /// Who watches the doors, and through which one agents and operators come.
-fn guard(config: &Config, clock: &Clock) -> anyhow::Result<(Guard, Door)> {
-    let guard = Guard::new(&config.region, clock.clone());
+fn guard(config: &Config, credentials: Option<&Arc<Credentials>>, clock: &Clock) -> anyhow::Result<(Guard, Door)> {
+    let mut guard = Guard::new(&config.region, clock.clone());
+    if let Some(credentials) = credentials {
+        guard = guard.asking(Arc::clone(credentials));
+    }
     let Some(oidc) = &config.oidc else { return Ok((guard, Door::Callers)) };
     let tokens = Tokens::open(oidc, clock.clone()).map_err(anyhow::Error::msg).context("taking tokens (oidc)")?;
     Ok((guard.taking(tokens), Door::Anyone))

@@ -69,17 +69,14 @@ impl AgentLink for LinkService {
             return Ok(Response::new(Box::pin(ReceiverStream::new(messages))));
         }
         let session = self.greet(&caller, &mut stream).await?;
-        let clock = self.clock.clone();
+        let (clock, guard) = (self.clock.clone(), self.guard.clone());
         // Ends with the stream: when the agent goes, the session is replaced, or the server drops the response.
         tokio::spawn(async move {
             let agent = session.agent().clone();
-            let served = serve(session, stream, outgoing, clock.clone());
-            let why = match caller.left() {
-                None => served.await,
+            let why = tokio::select! {
+                why = serve(session, stream, outgoing, clock) => why,
                 // It dials again at once, with the certificate that it has by then.
-                Some(left) => {
-                    clock.timeout(left, served).await.unwrap_or_else(|_| "its certificate expired".to_owned())
-                }
+                why = guard.over(&caller) => why,
             };
             tracing::info!(%agent, why, "agent detached");
         });

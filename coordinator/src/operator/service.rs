@@ -116,15 +116,13 @@ impl OperatorRpc for OperatorService {
         let request = request.into_inner();
         self.operator.status(&request.upgrade_id).await.map_err(status)?;
         let (sender, documents) = mpsc::channel(8);
-        let (operator, left) = (self.operator.clone(), caller.left());
-        // Ends when the follower goes, its certificate or token expires, or the upgrade ends.
+        let (operator, guard) = (self.operator.clone(), self.guard.clone());
+        // Ends when the follower goes, what it showed is good no longer, or the upgrade ends.
         tokio::spawn(async move {
-            let clock = operator.clock().clone();
-            let following = follow(operator, request, sender);
-            match left {
-                None => following.await,
+            tokio::select! {
+                () = follow(operator, request, sender) => {}
                 // It asks again with what it has by then.
-                Some(left) => clock.timeout(left, following).await.unwrap_or_default(),
+                _why = guard.over(&caller) => {}
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(documents))))

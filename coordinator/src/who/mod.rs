@@ -16,7 +16,7 @@ use engine::Code;
 use proto::identity::{Identity, Role};
 use proto::ids::{AgentId, ClusterArn};
 use runtime::clock::Clock;
-use runtime::tls::{Peer, Refusal};
+use runtime::tls::{Certificate, Credentials, Peer, Refusal};
 use tonic::{Request, Status};
 
 pub(crate) use self::tokens::TOKEN_BYTES_MAX;
@@ -27,12 +27,16 @@ use crate::{codes, metrics};
 /// Callers and reasons that were logged already; beyond it the memory begins anew.
 const LOGGED_MAX: usize = 1024;
 
+/// Open streams look so often whether their certificate was withdrawn.
+const WITHDRAWN_EVERY: Duration = Duration::from_secs(1);
+
 /// The guard of all doors of a coordinator. Cheap to clone.
 #[derive(Clone)]
 pub struct Guard {
     region: Arc<str>,
     clock: Clock,
     tokens: Option<Arc<Tokens>>,
+    credentials: Option<Arc<Credentials>>,
     logged: Arc<Mutex<BTreeSet<String>>>,
 }
 
@@ -74,6 +78,7 @@ pub struct Caller {
     identity: Option<Identity>,
     /// How long its certificate, or its token, is good for still.
     left: Option<Duration>,
+    certificate: Option<Arc<Certificate>>,
 }
 
 /// Somebody was not let in, or may not do what it asked for.
@@ -101,23 +106,52 @@ impl Caller {
             None => said.to_owned(),
         }
     }
-
-    /// How long its certificate, or its token, is good for; `None` without any.
-    pub fn left(&self) -> Option<Duration> {
-        self.left
-    }
 }
 
 impl Guard {
     /// A guard for a coordinator of this region.
     pub fn new(region: &str, clock: Clock) -> Guard {
-        Guard { region: region.into(), clock, tokens: None, logged: Arc::default() }
+        Guard { region: region.into(), clock, tokens: None, credentials: None, logged: Arc::default() }
     }
 
     /// The same, which also takes operators' tokens.
     #[must_use]
     pub fn taking(self, tokens: Tokens) -> Guard {
         Guard { tokens: Some(Arc::new(tokens)), ..self }
+    }
+
+    /// The same, which asks these whether a certificate was withdrawn.
+    #[must_use]
+    pub fn asking(self, credentials: Arc<Credentials>) -> Guard {
+        Guard { credentials: Some(credentials), ..self }
+    }
+
+    /// Comes when what the caller showed is good no longer, and says why. Never for who showed nothing.
+    pub async fn over(&self, caller: &Caller) -> String {
+        let expired = async {
+            match caller.left {
+                Some(left) => self.clock.sleep(left).await,
+                None => std::future::pending().await,
+            }
+        };
+        let withdrawn = async {
+            let (Some(credentials), Some(certificate)) = (&self.credentials, &caller.certificate) else {
+                return std::future::pending().await;
+            };
+            while !credentials.is_withdrawn(certificate) {
+                self.clock.sleep(WITHDRAWN_EVERY).await;
+            }
+            self.withdrawn(&caller.name(""), certificate)
+        };
+        tokio::select! {
+            () = expired => "what it showed expired".to_owned(),
+            denied = withdrawn => denied.why,
+        }
+    }
+
+    fn withdrawn(&self, who: &str, certificate: &Certificate) -> Denied {
+        let why = format!("the certificate {} was withdrawn", certificate.serial);
+        self.deny(who, denied(codes::BAD_CERTIFICATE, "withdrawn", why))
     }
 
     /// A connection was not taken.
@@ -219,7 +253,8 @@ impl Guard {
         })?;
         let token = Duration::try_from(until.duration_since(self.clock.now())).unwrap_or_default();
         let left = certificate.map_or(token, |certificate| certificate.min(token));
-        Ok(Caller { identity: Some(Identity::Operator { name, roles }), left: Some(left) })
+        let identity = Some(Identity::Operator { name, roles });
+        Ok(Caller { identity, left: Some(left), certificate: peer.certificate.clone() })
     }
 
     /// Who the certificate says it is.
@@ -227,7 +262,7 @@ impl Guard {
         let refuse = |peer: &str, reason, why| self.deny(peer, denied(codes::BAD_CERTIFICATE, reason, why));
         let peer = peer.ok_or_else(|| refuse("unknown", "none", "nothing is known of the connection".to_owned()))?;
         if !peer.secured {
-            return Ok(Caller { identity: None, left: None });
+            return Ok(Caller { identity: None, left: None, certificate: None });
         }
         let address = peer.address.ip().to_string();
         let Some(certificate) = &peer.certificate else {
@@ -237,7 +272,7 @@ impl Guard {
         };
         let left = self.left(peer)?;
         match Identity::of(&certificate.uris) {
-            Ok(identity) => Ok(Caller { identity: Some(identity), left }),
+            Ok(identity) => Ok(Caller { identity: Some(identity), left, certificate: Some(Arc::clone(certificate)) }),
             Err(error) => Err(refuse(&address, "nobody", error.to_string())),
         }
     }
@@ -245,6 +280,9 @@ impl Guard {
     /// How long a shown certificate is good for: a connection outlives the moment in which it was taken. `None` without one.
     fn left(&self, peer: &Peer) -> Result<Option<Duration>, Denied> {
         let Some(certificate) = &peer.certificate else { return Ok(None) };
+        if self.credentials.as_ref().is_some_and(|credentials| credentials.is_withdrawn(certificate)) {
+            return Err(self.withdrawn(&peer.address.ip().to_string(), certificate));
+        }
         let left = Duration::try_from(certificate.not_after.duration_since(self.clock.now()));
         if let Some(left) = left.ok().filter(|left| !left.is_zero()) {
             return Ok(Some(left));

@@ -20,7 +20,7 @@ use crate::cli::Fault;
 use crate::cli::client::Client;
 use crate::drivers::Drivers;
 use crate::drivers::tests::{Outside, life};
-use crate::enrol::{Authority, Subject, Validity};
+use crate::enrol::{Authority, Subject, Validity, Withdraw};
 use crate::link::LinkService;
 use crate::link::wire::played::{AgentLinkClient, Hello, Said};
 use crate::link::wire::{WireFrom, WireTo};
@@ -58,8 +58,11 @@ async fn scene_taking(name: &str, provider: impl FnOnce(&Clock) -> Option<Tokens
     let authority = Authority::make(clock.now()).unwrap();
     let server = Subject::Coordinator(vec!["localhost".into(), "127.0.0.1".into()]);
     authority.issue(&server, Validity::days(clock.now(), 1)).unwrap().write(&folder.join("server")).unwrap();
-    let credentials = Arc::new(Credentials::open(&folder.join("server"), clock.clone()).unwrap());
-    let guard = Guard::new("us-east-1", clock.clone());
+    let list = folder.join("ca.crl");
+    authority.withdraw(&list, &[], clock.now()).unwrap();
+    let credentials = Credentials::open_with(&folder.join("server"), Some(list.as_path()), clock.clone());
+    let credentials = Arc::new(credentials.unwrap());
+    let guard = Guard::new("us-east-1", clock.clone()).asking(credentials.clone());
     let (guard, callers) = match provider(&clock) {
         None => (guard, Door::Callers),
         Some(tokens) => (guard.taking(tokens), Door::Anyone),
@@ -499,6 +502,47 @@ async fn a_coordinator_without_a_provider_takes_no_token() {
     std::fs::write(&file, Provider::file().token(json!({ "sub": "olga", "roles": ["pilot-operate"] }))).unwrap();
     let refused = text(scene.pilot_bearing(&alice, Some(&file)).await.unwrap().agents().await.expect_err("a token"));
     assert_eq!(refused, "PU0113: this coordinator takes no tokens (oidc)");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_was_withdrawn_opens_no_door_and_its_open_streams_end() {
+    let recorder = runtime::recorder::install().unwrap();
+    let scene = scene("withdrawn").await;
+    let alice = operator("alice", &Role::ALL);
+    let (lost, kept) = (scene.enrol("lost", &alice, scene.today()), scene.enrol("kept", &alice, scene.today()));
+    let (stolen, other) = (agent(CLUSTER, None), agent(CLUSTER, None));
+    let (stolen, other) = (scene.enrol("stolen", &stolen, scene.today()), scene.enrol("other", &other, scene.today()));
+    let mut ends = scene.attach(&stolen, "a-1", CLUSTER).await.unwrap();
+    let mut stays = scene.attach(&other, "a-2", CLUSTER).await.unwrap();
+    let mut open = scene.pilot(&lost).await.unwrap();
+    open.agents().await.map_err(text).unwrap();
+    let which = [Withdraw::File(lost.join("tls.crt")), Withdraw::File(stolen.join("tls.crt"))];
+    scene.authority.withdraw(&scene.folder.join("ca.crl"), &which, scene.clock.now()).unwrap();
+    // The stream that was open ends; the one beside it does not.
+    let ended = async { while let Ok(Some(_)) = ends.told.message().await {} };
+    scene.clock.timeout(SOON, ended).await.expect("the stream ends");
+    // A connection that is open still serves nobody, and no new one is made.
+    let refused = text(open.agents().await.expect_err("withdrawn"));
+    assert!(refused.starts_with("PU0111: the certificate ") && refused.ends_with(" was withdrawn"), "{refused}");
+    for _ in 0..2 {
+        let refused = text(scene.look(&lost).await.expect_err("withdrawn"));
+        assert!(refused.contains("CertificateRevoked"), "{refused}");
+        let refused = scene.attach(&stolen, "a-1", CLUSTER).await.err().expect("withdrawn");
+        assert_eq!(refused.message(), "CertificateRevoked");
+    }
+    scene.look(&kept).await.map_err(text).unwrap();
+    let silent = scene.clock.timeout(Duration::from_millis(1500), stays.told.message()).await;
+    assert!(silent.is_err(), "a stream whose certificate is good was cut: {silent:?}");
+    // Once for the agent's stream, once for the address.
+    assert_eq!(scene.logged("withdrawn"), 2);
+    assert!(recorder.render().contains("pilot_refused_total{reason=\"withdrawn\"} 6"), "{}", recorder.render());
+    // A list that cannot be read takes nothing back that was withdrawn.
+    std::fs::write(scene.folder.join("ca.crl"), "nothing").unwrap();
+    let wait = scene.clock.mono();
+    while scene.clock.mono() - wait < Duration::from_millis(1500) {
+        assert!(scene.look(&lost).await.is_err(), "a broken list gave a withdrawn certificate back");
+        scene.clock.sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A folder with `tls.crt`, `tls.key` and `ca.crt`, read again when they have changed. A set that does not fit together (half
+//! A folder with `tls.crt`, `tls.key` and `ca.crt`, and a list of withdrawn certificates, read again when they have changed. A set that does not fit together (half
 //! written, say) is told of once and not used: the last good one stays.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::listen::Door;
-use super::names::Certificate;
+use super::names::{Certificate, Withdrawn};
 use crate::clock::{Clock, Mono};
 
 /// The files are looked at when they are needed, at most this often.
@@ -35,6 +35,7 @@ pub enum TlsError {
 #[derive(Debug)]
 pub struct Credentials {
     folder: PathBuf,
+    crl_file: Option<PathBuf>,
     clock: Clock,
     state: Mutex<State>,
 }
@@ -55,6 +56,7 @@ pub(super) struct Loaded {
     pub(super) pages: Arc<ServerConfig>,
     pub(super) client: Arc<ClientConfig>,
     own: Certificate,
+    withdrawn: Withdrawn,
 }
 
 impl Loaded {
@@ -73,18 +75,33 @@ impl Credentials {
     /// # Errors
     /// Names the file that is missing or wrong.
     pub fn open(folder: &Path, clock: Clock) -> Result<Credentials, TlsError> {
-        let files = Files::read(folder)?;
+        Credentials::open_with(folder, None, clock)
+    }
+
+    /// Reads the folder, and a list of certificates that their authorities have withdrawn (PEM, one or several). Others' are
+    /// looked up in it when they are shown; what is in no list is good, and a list does not grow old.
+    ///
+    /// # Errors
+    /// Names the file that is missing or wrong.
+    pub fn open_with(folder: &Path, crl_file: Option<&Path>, clock: Clock) -> Result<Credentials, TlsError> {
+        let files = Files::read(folder, crl_file)?;
         let loaded = Arc::new(files.load(folder)?);
         if loaded.own.not_after <= clock.now() {
             tracing::warn!(folder = %folder.display(), ended = %loaded.own.not_after, "our own certificate has expired");
         }
         let state = State { looked: clock.mono(), print: files.print(), trouble: None, loaded };
-        Ok(Credentials { folder: folder.to_owned(), clock, state: Mutex::new(state) })
+        let crl_file = crl_file.map(Path::to_owned);
+        Ok(Credentials { folder: folder.to_owned(), crl_file, clock, state: Mutex::new(state) })
     }
 
     /// The last moment of the certificate in use. Looks at the files first.
     pub fn not_after(&self) -> Timestamp {
         self.current().own.not_after
+    }
+
+    /// Has its issuer taken this certificate back? Looks at the files first.
+    pub fn is_withdrawn(&self, certificate: &Certificate) -> bool {
+        self.crl_file.is_some() && self.current().withdrawn.holds(certificate)
     }
 
     /// What holds now: the files are looked at again if that was not done lately.
@@ -95,7 +112,7 @@ impl Credentials {
             return Arc::clone(&state.loaded);
         }
         state.looked = now;
-        let read = Files::read(&self.folder).and_then(|files| {
+        let read = Files::read(&self.folder, self.crl_file.as_deref()).and_then(|files| {
             let print = files.print();
             let known = print == state.print;
             state.print = print;
@@ -127,17 +144,18 @@ impl Credentials {
     }
 }
 
-/// The bytes of the three files.
+/// The bytes of the files.
 struct Files {
     certificate: Vec<u8>,
     key: Vec<u8>,
     authorities: Vec<u8>,
+    /// The list of withdrawn certificates, and where it lies.
+    list: Option<(PathBuf, Vec<u8>)>,
 }
 
 impl Files {
-    fn read(folder: &Path) -> Result<Files, TlsError> {
-        let file = |name: &str| {
-            let path = folder.join(name);
+    fn read(folder: &Path, crl_file: Option<&Path>) -> Result<Files, TlsError> {
+        let read = |path: PathBuf| {
             let long = std::fs::metadata(&path).map(|it| it.len() > FILE_BYTES_MAX);
             match long.and_then(|long| if long { Ok(None) } else { std::fs::read(&path).map(Some) }) {
                 Ok(Some(bytes)) => Ok(bytes),
@@ -145,13 +163,15 @@ impl Files {
                 Err(source) => Err(TlsError::Read { path, source }),
             }
         };
-        Ok(Files { certificate: file("tls.crt")?, key: file("tls.key")?, authorities: file("ca.crt")? })
+        let file = |name: &str| read(folder.join(name));
+        let list = crl_file.map(|path| Ok((path.to_owned(), read(path.to_owned())?))).transpose()?;
+        Ok(Files { certificate: file("tls.crt")?, key: file("tls.key")?, authorities: file("ca.crt")?, list })
     }
 
     /// Tells a change; never 0.
     fn print(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (&self.certificate, &self.key, &self.authorities).hash(&mut hasher);
+        (&self.certificate, &self.key, &self.authorities, &self.list).hash(&mut hasher);
         hasher.finish().max(1)
     }
 
@@ -167,10 +187,14 @@ impl Files {
             roots.add(authority).map_err(|error| wrong("ca.crt", error.to_string()))?;
         }
         let roots = Arc::new(roots);
+        let (lists, withdrawn) = self.lists()?;
         let server = |optional: bool, protocol: &[u8]| {
-            let verifier = WebPkiClientVerifier::builder(Arc::clone(&roots));
+            let verifier = WebPkiClientVerifier::builder(Arc::clone(&roots)).with_crls(lists.clone());
+            let verifier = verifier.only_check_end_entity_revocation().allow_unknown_revocation_status();
             let verifier = if optional { verifier.allow_unauthenticated() } else { verifier };
-            let verifier = verifier.build().map_err(|error| wrong("ca.crt", error.to_string()))?;
+            let verifier = verifier
+                .build()
+                .map_err(|error| wrong("ca.crt or the list of withdrawn certificates", error.to_string()))?;
             let mut config = ServerConfig::builder_with_protocol_versions(&[&TLS13])
                 .with_client_cert_verifier(verifier)
                 .with_single_cert(chain.clone(), key.clone_key())
@@ -187,7 +211,20 @@ impl Files {
             .map_err(|error| wrong("tls.crt", format!("it does not fit tls.key: {error}")))?;
         client.alpn_protocols = vec![b"h2".to_vec()];
         client.resumption = rustls::client::Resumption::disabled();
-        Ok(Loaded { callers, anyone, pages, client: Arc::new(client), own })
+        Ok(Loaded { callers, anyone, pages, client: Arc::new(client), own, withdrawn })
+    }
+
+    fn lists(&self) -> Result<(Vec<CertificateRevocationListDer<'static>>, Withdrawn), TlsError> {
+        let mut withdrawn = Withdrawn::default();
+        let Some((path, pem)) = &self.list else { return Ok((Vec::new(), withdrawn)) };
+        let wrong = |what: String| TlsError::Wrong { path: path.clone(), what };
+        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
+        let lists = lists.map_err(|error| wrong(error.to_string()))?;
+        if lists.is_empty() {
+            return Err(wrong("it holds no list of withdrawn certificates (PEM)".into()));
+        }
+        lists.iter().try_for_each(|list| withdrawn.add(list)).map_err(wrong)?;
+        Ok((lists, withdrawn))
     }
 }
 

@@ -45,7 +45,7 @@ pub enum Door {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     pub address: SocketAddr,
-    /// One of `none`, `expired`, `not_yet_valid`, `unknown_authority`, `wrong_purpose`, `invalid`, `protocol`, `slow`.
+    /// One of `none`, `expired`, `not_yet_valid`, `unknown_authority`, `wrong_purpose`, `withdrawn`, `invalid`, `protocol`, `slow`.
     pub reason: &'static str,
     /// For people.
     pub what: String,
@@ -191,9 +191,11 @@ fn reason(error: &Error) -> &'static str {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "not_yet_valid",
             // Another authority of the same name signs with another key.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => "unknown_authority",
+            CertificateError::Revoked => "withdrawn",
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => "wrong_purpose",
             _ => "invalid",
         },
+        Error::InvalidCertRevocationList(_) => "invalid",
         _ => "protocol",
     }
 }
