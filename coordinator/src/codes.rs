@@ -56,6 +56,8 @@ codes! {
     BAD_CERTIFICATE = "PU0111";
     /// An operator asks for what its roles do not allow.
     NOT_ALLOWED = "PU0112";
+    /// An abort was asked for after the switchover.
+    SWITCHED_OVER = "PU0114";
     /// A token is none that is taken here.
     BAD_TOKEN = "PU0113";
 

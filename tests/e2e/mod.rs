@@ -1,5 +1,6 @@
 //! Whole upgrades with the real binaries, on real servers. One at a time: each fills the machine.
 
+mod abort;
 mod cli;
 mod coordinators;
 mod crash;

@@ -243,8 +243,7 @@ impl<D: Domain> State<D> {
     fn aborted(&mut self) {
         let stuck = self.steps.iter().any(|step| step.status == Status::Stuck);
         if self.committed() {
-            let at_work = self.current().is_some_and(|step| step.status == Status::Running && step.failure.is_none());
-            self.gave_up |= !at_work || self.paused || self.open_approvals().next().is_some();
+            self.gave_up |= self.may_abort();
         } else if stuck {
             self.gave_up = true;
         } else {

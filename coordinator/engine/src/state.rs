@@ -322,6 +322,14 @@ impl<D: Domain> State<D> {
         matches!(self.pivot, Pivot::Armed)
     }
 
+    /// Would an abort have an effect? Not while a run is at work that has passed the point of no return.
+    pub fn may_abort(&self) -> bool {
+        // Between two steps it is at work as well.
+        let goes_on = |step: &StepState| matches!(step.status, Status::Running | Status::Pending);
+        let at_work = self.current().is_some_and(|step| goes_on(step) && step.failure.is_none());
+        !self.committed() || !at_work || self.paused || self.open_approvals().next().is_some()
+    }
+
     /// Whether the point of no return is behind.
     pub fn committed(&self) -> bool {
         matches!(self.pivot, Pivot::Happened(_))

@@ -199,6 +199,14 @@ impl Operator {
         }
     }
 
+    /// Who drives, as people are told by a coordinator that stands by; `None` while this one drives.
+    pub fn stands_by(&self) -> Option<view::StandsBy> {
+        match self.drivers.options().hub.standing() {
+            Standing::Leads => None,
+            Standing::Follows { leader } => Some(view::StandsBy { leader }),
+        }
+    }
+
     /// Every agent that ever attached, by cluster.
     pub fn agents(&self) -> Vec<view::ClusterAgents> {
         let seen = self.drivers.options().hub.seen().into_iter();
@@ -349,6 +357,7 @@ impl Operator {
         }
         if matches!(request, Request::Abort) {
             confirmed(info.subject.as_str(), confirm)?;
+            self.may_abort(&run).await?;
         }
         let ask = if ask.is_empty() { AskId::fresh() } else { AskId::from(ask) };
         let mut changes = options.store.watch(&run);
@@ -371,6 +380,28 @@ impl Operator {
 }
 
 impl Operator {
+    /// After the switchover nothing is undone: while it is at work, an abort would do nothing at all.
+    async fn may_abort(&self, run: &RunId) -> Result<(), Refusal> {
+        let running = self.drivers.running(run).and_then(|running| running.handle);
+        let (may, step) = match running.map(|handle| handle.state()) {
+            Some(state) => (state.may_abort(), state.current().map(|step| step.id.to_string())),
+            None => match engine::journal::fold::<Upgrade>(&*self.drivers.options().store, run).await {
+                Ok(state) => (state.may_abort(), state.current().map(|step| step.id.to_string())),
+                // What cannot be read is not driven either; the wish is kept.
+                Err(_) => (true, None),
+            },
+        };
+        if may {
+            return Ok(());
+        }
+        Err(Refusal::Refused(format!(
+            "{}: {run} has switched over and serves from the new version; nothing is undone any more. It is at {}: \
+             follow it with `pilot watch {run}`",
+            codes::SWITCHED_OVER,
+            step.as_deref().unwrap_or("its end")
+        )))
+    }
+
     /// Is the wish a fact? Where another coordinator drives, its journal says so.
     async fn has_asked(&self, run: &RunId, ask: &AskId) -> bool {
         match self.drivers.running(run).and_then(|running| running.handle) {

@@ -18,6 +18,22 @@ use crate::sampling::total;
 use crate::store::About;
 use crate::world::Upgrade;
 
+/// A coordinator that does not drive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StandsBy {
+    /// Where the one that drives is reached by agents and people; `None` while nobody is known to.
+    pub leader: Option<String>,
+}
+
+impl StandsBy {
+    /// The host of the one that drives, where its page is.
+    pub fn host(&self) -> Option<&str> {
+        let leader = self.leader.as_deref()?;
+        let authority = leader.rsplit("://").next().unwrap_or(leader);
+        authority.rsplit_once(':').map(|(host, _)| host).filter(|host| !host.is_empty())
+    }
+}
+
 /// One upgrade.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusView {

@@ -1,9 +1,12 @@
 //! The web page: all upgrades, and one. Rendered here, refreshed by the browser; it shows and changes nothing.
 
+use std::convert::Infallible;
+
 use askama::Template;
-use axum::extract::{ConnectInfo, Path, Request, State};
+use axum::extract::{ConnectInfo, FromRequestParts, Path, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, HOST};
+use axum::http::request::Parts;
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
@@ -11,7 +14,7 @@ use axum::{Json, Router};
 use proto::identity::Role;
 use runtime::tls::Peer;
 
-use crate::operator::view::{Brief, StatusView};
+use crate::operator::view::{Brief, StandsBy, StatusView};
 use crate::operator::{Operator, Refusal};
 use crate::who::{Guard, Shown};
 
@@ -44,6 +47,8 @@ async fn admit(State(guard): State<Guard>, request: Request, next: Next) -> Resp
 #[derive(Template)]
 #[template(path = "overview.html")]
 struct Overview {
+    stands_by: Option<StandsBy>,
+    port: u16,
     upgrades: Vec<Brief>,
     agents: Vec<crate::operator::view::ClusterAgents>,
 }
@@ -51,19 +56,21 @@ struct Overview {
 #[derive(Template)]
 #[template(path = "upgrade.html")]
 struct One {
+    stands_by: Option<StandsBy>,
+    port: u16,
     view: StatusView,
 }
 
-async fn overview(State(operator): State<Operator>) -> Response {
+async fn overview(State(operator): State<Operator>, Asked(port): Asked) -> Response {
     match operator.list().await {
-        Ok(upgrades) => page(&Overview { upgrades, agents: operator.agents() }),
+        Ok(upgrades) => page(&Overview { stands_by: operator.stands_by(), port, upgrades, agents: operator.agents() }),
         Err(refusal) => refused(&refusal),
     }
 }
 
-async fn upgrade(State(operator): State<Operator>, Path(id): Path<String>) -> Response {
+async fn upgrade(State(operator): State<Operator>, Path(id): Path<String>, Asked(port): Asked) -> Response {
     match operator.status(&id).await {
-        Ok(view) => page(&One { view }),
+        Ok(view) => page(&One { stands_by: operator.stands_by(), port, view }),
         Err(refusal) => refused(&refusal),
     }
 }
@@ -72,6 +79,19 @@ async fn status_json(State(operator): State<Operator>, Path(id): Path<String>) -
     match operator.status(&id).await {
         Ok(view) => Json(view).into_response(),
         Err(refusal) => refused(&refusal),
+    }
+}
+
+/// The port at which the page was asked for: the other coordinators' pages are taken to be at the same.
+struct Asked(u16);
+
+impl<S: Send + Sync> FromRequestParts<S> for Asked {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Asked, Infallible> {
+        let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let authority = host.parse::<axum::http::uri::Authority>().ok();
+        Ok(Asked(authority.and_then(|authority| authority.port_u16()).unwrap_or(443)))
     }
 }
 

@@ -374,6 +374,23 @@ async fn the_page_shows_itself_only_to_those_who_may_look() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_a_coordinator_that_stands_by_says_who_drives_with_a_link() {
+    let scene = scene("stands-by").await;
+    let vera = scene.enrol("vera", &operator("vera", &[Role::View]), scene.today());
+    let hub = scene.drivers.options().hub.clone();
+    let page = async || scene.get(Some(&vera), "/").await.unwrap();
+    assert!(!page().await.contains("stands by"));
+    hub.follow(Some("pilot-1.example.com:7400".into()));
+    let shown = page().await;
+    let link = r#"<a href="//pilot-1.example.com:443/">"#;
+    assert!(shown.starts_with("HTTP/1.1 200") && shown.contains("pilot-1.example.com:7400</code> drives"), "{shown}");
+    assert!(shown.contains(link), "{shown}");
+    assert!(scene.get(None, "/").await.unwrap().starts_with("HTTP/1.1 403"), "the same identity is asked for");
+    hub.follow(None);
+    assert!(page().await.contains("Nobody is known to drive"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn certificates_are_exchanged_without_a_restart() {
     let scene = scene("exchange").await;
     let alice = operator("alice", &Role::ALL);
