@@ -9,6 +9,7 @@ use std::{
 };
 
 use proto::ids::{AgentId, ClusterArn};
+use runtime::admin::Bounds;
 use runtime::telemetry::Format;
 use serde::Deserialize;
 
@@ -39,7 +40,25 @@ pub struct Config {
     #[serde(default)]
     pub query: Vec<Query>,
     #[serde(default)]
+    pub limits: Limits,
+    #[serde(default)]
     pub log: Log,
+}
+
+/// What this agent bears.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Events kept for a coordinator that does not acknowledge them; see `spool` for what goes first beyond it.
+    pub events_max: usize,
+    /// Of `/metrics` and the like.
+    pub admin: Bounds,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { events_max: 10_000, admin: Bounds::default() }
+    }
 }
 
 fn loopback() -> SocketAddr {
@@ -258,6 +277,13 @@ impl Config {
                 return Err(wrong("database", "has no single source of the password", cure));
             }
         }
+        if !(100..=1_000_000).contains(&self.limits.events_max) {
+            let what = format!("{} is not from 100 to 1000000", self.limits.events_max);
+            return Err(wrong("limits.events_max", what, "leave it away"));
+        }
+        if let Some(why) = self.limits.admin.wrong() {
+            return Err(wrong("limits.admin", why, "write numbers within"));
+        }
         self.checked_ingestion()?;
         unique("query", self.query.iter().map(|query| query.name.as_str()))?;
         Ok(self)
@@ -394,6 +420,8 @@ sql = "select 1"
             ("password_file = \"/etc/pw\"\n", "", "give exactly one of password_file and password_command"),
             ("127.0.0.0/8", "127.0.0.0/33", "for key `host_suffixes[0]`"),
             ("databases = [\"orders\"]", "databases = []", "ingestion bouncer: databases: is empty"),
+            ("[insecure]", "[limits]\nevents_max = 1\n[insecure]", "limits.events_max: 1 is not from"),
+            ("[insecure]", "[limits.admin]\nconnections_max = 0\n[insecure]", "limits.admin: connections_max is"),
         ];
         for (at, (from, to, said)) in wrong.into_iter().enumerate() {
             let error = load(&format!("wrong-{at}"), &WHOLE.replacen(from, to, 1)).unwrap_err();

@@ -31,6 +31,7 @@ const RESIDENT: &str = "pilot_agent_resident_bytes";
 const SWITCHOVER_STATUS: &str = "pilot_agent_switchover_status";
 const JOBS: &str = "pilot_agent_jobs_total";
 const REFUSED: &str = "pilot_agent_commands_refused_total";
+const EVENTS_DROPPED: &str = "pilot_agent_events_dropped_total";
 
 /// The stances, as labels.
 const STANCES: [&str; 6] =
@@ -64,6 +65,7 @@ pub fn describe() {
     describe_gauge!(SWITCHOVER_STATUS, "1 for the phase that a side's writer says while a switchover is announced");
     describe_counter!(JOBS, "Jobs finished, by outcome");
     describe_counter!(REFUSED, "Commands that were not obeyed, by reason");
+    describe_counter!(EVENTS_DROPPED, "Events left out or added up because nobody acknowledged as many as are kept");
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 
@@ -90,6 +92,11 @@ pub fn job_ended(done: bool) {
 /// A command was not obeyed; `reason` is of a closed set.
 pub fn refused(reason: &'static str) {
     counter!(REFUSED, "reason" => reason).increment(1);
+}
+
+/// An event was left out, or added to a newer one.
+pub fn event_dropped() {
+    counter!(EVENTS_DROPPED).increment(1);
 }
 
 /// Counts an event.

@@ -7,7 +7,9 @@
 //!   moment; the addresses at which recorded servers were first found, because names move at a switchover.
 //! - `results`: what finished jobs answered, until the coordinator acknowledged it and then for a while, because a job id is an
 //!   idempotency key.
-//! - `events`: what must not be lost, numbered, until acknowledged.
+//! - `events`: what must not be lost, numbered, until acknowledged. Beyond a number of them that nobody acknowledges the oldest go
+//!   that only tell what was seen and is seen again, or stands in the newest report ([`fate`]); what was *done*, and what the new
+//!   production took, stays. What goes is counted.
 //!
 //! Pause marks are files of their own beside it (`ingestion`). Secrets and statements are never stored here.
 
@@ -27,6 +29,8 @@ use proto::{epoch::Watermark, intent::Intent, report::Event};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{oneshot, watch};
+
+use crate::{config::Limits, metrics};
 
 /// Why the spool could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +94,7 @@ pub struct Spool {
     /// Events that are on disk and not acknowledged, by number.
     unacknowledged: Arc<Mutex<BTreeMap<u64, String>>>,
     stored: watch::Sender<u64>,
+    events_max: usize,
 }
 
 /// Works that may wait for the disk at once; more make the caller wait.
@@ -129,7 +134,14 @@ impl Spool {
             next_event: Arc::new(AtomicU64::new(last.map_or(0, number) + 1)),
             unacknowledged: Arc::new(Mutex::new(events)),
             stored: watch::Sender::new(0),
+            events_max: Limits::default().events_max,
         })
+    }
+
+    /// Keeps so many events that nobody acknowledged.
+    #[must_use]
+    pub fn keeping(self, events_max: usize) -> Spool {
+        Spool { events_max, ..self }
     }
 
     async fn call<T: Send + 'static>(
@@ -277,18 +289,28 @@ impl Spool {
 
     /// Takes an event over. It gets its number now and is sent once it is on disk.
     pub fn append(&self, event: &Event) {
-        let Ok(body) = serde_json::to_string(event) else {
-            tracing::error!("an event has no JSON form and is lost");
-            return;
-        };
         let n = self.next_event.fetch_add(1, Ordering::SeqCst);
-        let (unacknowledged, stored) = (self.unacknowledged.clone(), self.stored.clone());
+        let (unacknowledged, stored, max) = (self.unacknowledged.clone(), self.stored.clone(), self.events_max);
+        let mut event = event.clone();
         let sent = self.work.send(Box::new(move |connection| {
-            let written = connection.execute("insert into events (n, body) values (?1, ?2)", params![column(n), body]);
-            if let Err(error) = written {
+            let kept = || unacknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+            let goes = if kept().len() < max { None } else { Some(make_room(&kept(), &mut event)) };
+            if goes == Some(Room::None) {
+                return metrics::event_dropped();
+            }
+            let Ok(body) = serde_json::to_string(&event) else {
+                tracing::error!("an event has no JSON form and is lost");
+                return;
+            };
+            let gone = if let Some(Room::Of(gone)) = goes { Some(gone) } else { None };
+            if let Err(error) = write_event(connection, (n, &body), gone) {
                 tracing::error!(%error, n, "an event could not be stored; it is sent all the same");
             }
-            unacknowledged.lock().unwrap_or_else(PoisonError::into_inner).insert(n, body);
+            if let Some(gone) = gone {
+                metrics::event_dropped();
+                kept().remove(&gone);
+            }
+            kept().insert(n, body);
             stored.send_replace(n);
         }));
         if sent.is_err() {
@@ -315,6 +337,76 @@ impl Spool {
         })
         .await
     }
+}
+
+/// What may become of an event that waits for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It stays: something was done, or must be known.
+    Stays,
+    /// It goes into the next of its kind, which says the sum.
+    Adds,
+    /// It goes: the newest report says how things stand, and what goes on is seen again.
+    Goes,
+}
+
+fn fate(event: &Event) -> Fate {
+    match event {
+        Event::SessionEnded { .. }
+        | Event::Resubmission { .. }
+        | Event::PauseCap { .. }
+        | Event::Held { .. }
+        | Event::GreenAcceptedWrite { .. } => Fate::Stays,
+        Event::OldSideWritten { .. } => Fate::Adds,
+        Event::SessionPurged { .. }
+        | Event::PurgeBlocked { .. }
+        | Event::Outage { .. }
+        | Event::SchemaChanged { .. }
+        | Event::OldSideClient { .. }
+        | Event::Stance { .. }
+        | Event::SwitchoverPhase { .. } => Fate::Goes,
+    }
+}
+
+/// Where one event more has its room from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// The event of this number goes.
+    Of(u64),
+    /// Nothing may go: the new one is kept all the same. Only jobs make such, and those need a coordinator.
+    Beyond,
+    /// Nothing older may go, and the new one may: it does.
+    None,
+}
+
+fn make_room(kept: &BTreeMap<u64, String>, new: &mut Event) -> Room {
+    let read = |body: &String| serde_json::from_str::<Event>(body).ok();
+    if let Event::OldSideWritten { commits, .. } = new {
+        let older = kept.iter().find_map(|(n, body)| match read(body)? {
+            Event::OldSideWritten { commits, .. } => Some((*n, commits)),
+            _ => None,
+        });
+        if let Some((n, before)) = older {
+            *commits = commits.saturating_add(before);
+            return Room::Of(n);
+        }
+    }
+    let goes = kept.iter().find(|(_, body)| read(body).is_some_and(|event| fate(&event) == Fate::Goes));
+    match goes {
+        Some((n, _)) => Room::Of(*n),
+        None if fate(new) == Fate::Goes => Room::None,
+        None => Room::Beyond,
+    }
+}
+
+/// One event on the disk, in the room of another where there is one.
+fn write_event(connection: &mut Connection, (n, body): (u64, &str), gone: Option<u64>) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    if let Some(gone) = gone {
+        transaction.execute("delete from events where n = ?1", params![column(gone)])?;
+    }
+    transaction.execute("insert into events (n, body) values (?1, ?2)", params![column(n), body])?;
+    transaction.commit()
 }
 
 fn read_events(connection: &Connection) -> rusqlite::Result<BTreeMap<u64, String>> {
@@ -430,5 +522,103 @@ mod tests {
         spool.put(Key::Watermark, &mark).await.unwrap();
         spool.rebind().await.unwrap();
         assert_eq!(spool.wake().await.unwrap().watermark, None);
+    }
+
+    #[tokio::test]
+    async fn beyond_its_limit_what_is_seen_again_goes_first_and_what_was_done_stays() {
+        let path = file("limit");
+        let spool = Spool::open(&path).unwrap().keeping(3);
+        let at = Timestamp::UNIX_EPOCH;
+        let done = |key: &str| Event::Resubmission {
+            at,
+            key: key.into(),
+            database: "orders".into(),
+            role: "service".into(),
+            verdict: proto::report::Verdict::Resubmitted,
+        };
+        let seen = |stance: &str| Event::Stance { at, stance: stance.into() };
+        // 1 is done, 2 seen, 3 written; 4 takes the room of 2, and 5 adds 3 to itself.
+        for event in [done("a"), seen("obey"), event(5), seen("fail_open"), event(7)] {
+            spool.append(&event);
+        }
+        stored(&spool, 5).await;
+        let left = |spool: &Spool| -> Vec<(u64, Event)> {
+            let all = spool.events_after(0, 100).into_iter();
+            all.map(|(n, body)| (n, serde_json::from_str(&body).unwrap())).collect()
+        };
+        assert_eq!(left(&spool), [(1, done("a")), (4, seen("fail_open")), (5, event(12))]);
+        // What was done is kept also where nothing else can go; what is only seen is not, then.
+        spool.append(&done("b"));
+        spool.append(&done("c"));
+        spool.append(&seen("obey"));
+        spool.append(&done("d"));
+        stored(&spool, 9).await;
+        let expected = [(1, done("a")), (5, event(12)), (6, done("b")), (7, done("c")), (9, done("d"))];
+        assert_eq!(left(&spool), expected);
+        drop(spool);
+        assert_eq!(left(&Spool::open(&path).unwrap()), expected);
+    }
+
+    #[test]
+    fn any_bytes_in_the_state_file_are_refused_or_woken_with() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let path = file("bytes");
+        let intent = r#"{"epoch":3,"generation":9}"#;
+        let target = runtime::tried::Target::new(env!("CARGO_MANIFEST_DIR"), "state-file")
+            .seed(r#"watermark={"store":"s","epoch":3,"generation":9}"#)
+            .seed(format!("intent={intent}"))
+            .seed(r#"held_since="1970-01-01T00:00:00Z""#)
+            .seed(r#"addresses={"a.b":"127.0.0.1"}"#)
+            .seed(r#"event={"event":"old_side_written","at":"1970-01-01T00:00:00Z","commits":5}"#)
+            .seed(r#"result={"done":{"id":"a","output":{}}}"#)
+            .words(&["window_held_since=", "paused_since=", "green_took_write=", "event=", "\\u0000"]);
+        Spool::open(&path).unwrap();
+        // One connection that lays what was tried into the tables; each try opens the file anew, as a start does.
+        target.run(|bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let (key, value) = text.split_once('=').unwrap_or(("intent", &text));
+            let planted = Connection::open(&path).unwrap();
+            planted
+                .execute_batch("pragma synchronous = off; delete from facts; delete from events; delete from results")
+                .unwrap();
+            let put = match key {
+                "event" => "insert into events (body) values (?2 || ?1)",
+                "result" => "insert into results (job, answer, acknowledged) values (?1, ?2, 0)",
+                _ => "insert or replace into facts (key, value) values (?1, ?2)",
+            };
+            let value = if key == "event" { (String::new(), value) } else { (key.to_owned(), value) };
+            planted.execute(put, params![value.0, value.1]).unwrap();
+            let spool = Spool::open(&path).unwrap().keeping(1);
+            let mut new = event(1);
+            let events: BTreeMap<u64, String> = spool.events_after(0, 10).into_iter().collect();
+            let room = make_room(&events, &mut new);
+            let results = runtime.block_on(spool.unacknowledged_results::<serde_json::Value>()).is_ok();
+            match runtime.block_on(spool.wake()) {
+                Ok(_) => format!("woken {room:?} {results}"),
+                Err(error) => runtime::supervision::chain(&error).split('`').next().unwrap_or_default().to_owned(),
+            }
+        });
+    }
+
+    #[test]
+    fn a_torn_state_file_is_refused_by_name() {
+        let path = file("torn");
+        drop(Spool::open(&path).unwrap());
+        let whole = std::fs::read(&path).unwrap();
+        let target = runtime::tried::Target::new(env!("CARGO_MANIFEST_DIR"), "state-file-torn").seed(whole);
+        target.run(|bytes| {
+            for end in ["-wal", "-shm"] {
+                let _not_there = std::fs::remove_file(format!("{}{end}", path.display()));
+            }
+            std::fs::write(&path, bytes).unwrap();
+            match Spool::open(&path) {
+                Ok(_) => "opened".into(),
+                Err(error) => {
+                    let said = runtime::supervision::chain(&error);
+                    assert!(said.contains("state file"), "{said}");
+                    said.rsplit(':').next().unwrap_or_default().to_owned()
+                }
+            }
+        });
     }
 }

@@ -3,11 +3,12 @@
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use runtime::{
-    admin::{self, Admin},
+    admin::{self, Admin, Bounds},
     clock::Clock,
     recorder::Recorder,
     shutdown::Stop,
     supervision::{Ready, Supervisor, Task, TaskError},
+    tls::Incoming,
 };
 use tokio::net::TcpListener;
 
@@ -49,7 +50,7 @@ impl Agent {
         if let Some(folder) = config.state_file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder)?;
         }
-        let spool = Spool::open(&config.state_file)?;
+        let spool = Spool::open(&config.state_file)?.keeping(config.limits.events_max);
         let memory = spool.wake().await?;
         let dialer = Dialer::new(&config.database, config.host_suffixes.clone(), clock.clone())?;
         let shared = Shared::new(clock, spool, dialer, memory);
@@ -106,6 +107,7 @@ impl Agent {
             admin,
             recorder: self.recorder,
             clock: shared.clock.clone(),
+            bounds: config.limits.admin,
         });
         let ended = supervisor.join(DRAIN).await;
         self.runner.close(DRAIN).await;
@@ -126,6 +128,7 @@ struct AdminTask {
     admin: Admin,
     recorder: Recorder,
     clock: Clock,
+    bounds: Bounds,
 }
 
 impl Task for AdminTask {
@@ -139,7 +142,9 @@ impl Task for AdminTask {
         tracing::info!(%address, "admin endpoint");
         ready.set(true);
         let router = self.admin.clone().router();
-        let served = admin::serve(listener, router, self.recorder.clone(), self.clock.clone(), stop).await;
+        let incoming = Incoming::plain(listener, self.clock.clone())?;
+        let (recorder, clock) = (self.recorder.clone(), self.clock.clone());
+        let served = admin::serve(incoming, router, recorder, clock, stop, self.bounds).await;
         if served.is_err() {
             self.listener = admin::bind(address).await.ok();
         }

@@ -60,6 +60,8 @@ codes! {
     SWITCHED_OVER = "PU0114";
     /// A token is none that is taken here.
     BAD_TOKEN = "PU0113";
+    /// As many agents are attached as the coordinator bears.
+    TOO_MANY_AGENTS = "PU0115";
 
     /// Ingestion does not do what it was told: a monitor sees it, or an agent says so.
     INGESTION_OFF = "PU0604";

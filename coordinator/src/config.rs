@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Environment, File, FileFormat};
+use runtime::admin::Bounds;
 use runtime::telemetry::Format;
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +44,25 @@ pub struct Config {
     #[serde(default)]
     pub lease: Lease,
     #[serde(default)]
+    pub limits: Limits,
+    #[serde(default)]
     pub log: Log,
+}
+
+/// What this coordinator bears of others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Agents attached at once, of all clusters. Each needs an open file; one more is turned away by name and dials on.
+    pub agents_max: usize,
+    /// Of the web page and `/metrics`.
+    pub admin: Bounds,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { agents_max: 2000, admin: Bounds::default() }
+    }
 }
 
 /// Where journals are kept.
@@ -266,6 +285,13 @@ impl Config {
                 "write call_seconds of at most a third of driver_seconds, and agent_seconds above 0",
             );
         }
+        if !(1..=100_000).contains(&self.limits.agents_max) {
+            let cure = "write a number from 1 to 100000, below the open files that the system allows";
+            return wrong("limits.agents_max", self.limits.agents_max.to_string(), cure);
+        }
+        if let Some(why) = self.limits.admin.wrong() {
+            return wrong("limits.admin", why.to_owned(), "write numbers within");
+        }
         Ok(())
     }
 }
@@ -347,12 +373,15 @@ mod tests {
         check("oidc-keys", format!("{tls}{oidc}jwks = 'http://id.example/keys'\n"), "oidc.jwks");
         check("oidc-key", format!("{tls}{oidc}secret = 'x'\n"), "secret");
         check("lease", format!("{GOOD}[lease]\ncall_seconds = 20\n"), "third");
+        check("agents", format!("{GOOD}[limits]\nagents_max = 0\n"), "limits.agents_max");
+        check("admin", format!("{GOOD}[limits.admin]\nhead_seconds_max = 0\n"), "limits.admin");
     }
 
     #[test]
     fn any_bytes_in_the_configuration_are_refused_or_load() {
         let whole = format!(
-            "listen = '127.0.0.1:1'\n{GOOD}[lease]\ndriver_seconds = 30\nagent_seconds = 15\ncall_seconds = 10\n"
+            "listen = '127.0.0.1:1'\n{GOOD}[lease]\ndriver_seconds = 30\nagent_seconds = 15\ncall_seconds = 10\n\
+             [limits]\nagents_max = 10\n[limits.admin]\nconnections_max = 3\n"
         );
         let target = runtime::tried::Target::new(env!("CARGO_MANIFEST_DIR"), "config").seed(whole);
         target.words(&["[::1]:0", "0.0.0.0:1", "[store]\n", "kind = 'postgres'\n", "''"]).run(|bytes| {

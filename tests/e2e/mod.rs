@@ -18,6 +18,8 @@ mod long_pause;
 mod pairs;
 mod real_life;
 mod refuse;
+mod store_away;
+mod take_over;
 mod unwind;
 mod upgrade;
 

@@ -1,6 +1,7 @@
 //! The stage: a lab with one small cluster, clients that keep a ledger, a coordinator and agents that can be killed. Every
 //! wait has a deadline and says what it last saw; everything ends with the stage, also when a test fails.
 
+pub mod cable;
 pub mod commanded;
 pub mod depth;
 pub mod facts;
@@ -12,6 +13,7 @@ pub mod role;
 pub mod secrets;
 pub mod several;
 pub mod store;
+pub mod takeover;
 pub mod trap;
 pub mod world;
 
@@ -359,14 +361,7 @@ impl Stage {
     /// Every changing call to AWS so far.
     #[must_use]
     pub fn changes_at_aws(&self) -> Vec<String> {
-        let all = self.lab.requests().into_iter().map(|call| call.action);
-        let reads = |action: &String| {
-            action.starts_with("Describe")
-                || action.starts_with("List")
-                || action.starts_with("Get")
-                || action.starts_with("Download")
-        };
-        all.filter(|action| !reads(action)).collect()
+        self.lab.requests().into_iter().map(|call| call.action).filter(|action| changes(action)).collect()
     }
 
     /// The whole world as it is now.
@@ -520,6 +515,11 @@ impl Stage {
             self.several.as_ref().and_then(|it| it.standby.as_ref()).map(|it| it.tail(30)).unwrap_or_default();
         format!("{}\n{standby}\n{}", self.coordinator.tail(30), agents.join("\n"))
     }
+}
+
+/// Whether a call to AWS changes something.
+fn changes(action: &str) -> bool {
+    !["Describe", "List", "Get", "Download"].iter().any(|verb| action.starts_with(verb))
 }
 
 fn owner(place: &Login, database: &str, application: &str) -> Login {

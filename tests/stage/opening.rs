@@ -20,9 +20,8 @@ use serde_json::Value;
 
 use super::pilot::{Binaries, CommandLine};
 use super::process::Process;
-use super::several::Several;
-use super::store::StoreServer;
-use super::{CLUSTER, COORDINATOR, EVERY, READING, START, Setting, Stage, commanded, owner, pilot, role, store};
+use super::several::{self, Several};
+use super::{CLUSTER, COORDINATOR, EVERY, READING, START, Setting, Stage, commanded, owner, pilot, role};
 
 impl Stage {
     pub(super) async fn open(setting: Setting) -> anyhow::Result<Stage> {
@@ -84,16 +83,12 @@ impl Stage {
             let tester = ["--operator", "tester", "--role", "operate,approve"];
             cli.tls = Some(cli.enrol(tls, "tester", &tester, &tempo).await?);
         }
-        let mut several = None;
-        if setting.shared || setting.trapped {
-            let server = StoreServer::start(&folder).await?;
-            let place = server.database().await?;
-            several = Some(Several { standby: None, store: server, place });
-        }
-        let store = match &several {
-            Some(several) => store::section(&several.place),
-            None => pilot::file_store(&folder),
+        let several = match (setting.shared, setting.trapped) {
+            (true, _) => Some(Several::start(&folder, 2).await?),
+            (false, true) => Some(Several::start(&folder, 0).await?),
+            (false, false) => None,
         };
+        let store = several.as_ref().map_or_else(|| pilot::file_store(&folder), |several| several.section(0));
         let config = folder.join("coordinator.toml");
         let anywhere = ("127.0.0.1:0", "127.0.0.1:0");
         let own = tls.as_ref().map(|tls| tls.join("coordinator"));
@@ -101,7 +96,12 @@ impl Stage {
         std::fs::write(&config, text)?;
         let config = config.display().to_string();
         let log = folder.join("coordinator.log");
-        let coordinator = Process::start(&binaries.pilot, &["serve", "--config", &config], &environment, log)?;
+        let mut own = environment.clone();
+        if setting.shared {
+            lab.add_caller(several::caller(0));
+            own.extend(several::caller(0).environment());
+        }
+        let coordinator = Process::start(&binaries.pilot, &["serve", "--config", &config], &own, log)?;
         let mut stage = Stage {
             coordinator,
             agents: Vec::new(),

@@ -1,13 +1,18 @@
 //! A store that is a server. Two coordinators that share it: which one drives, and what can happen to each of them.
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use coordinator::store::Place;
+use lab::iam::{Caller, Policy};
 
+use super::cable::Cable;
 use super::opening::find;
+use super::pilot::CommandLine;
 use super::process::Process;
-use super::store::StoreServer;
+use super::store::{self, StoreServer};
 use super::trap::Trap;
 use super::{EVERY, START, Stage, pilot};
 
@@ -24,9 +29,34 @@ pub struct Several {
     pub(super) standby: Option<Process>,
     pub(super) store: StoreServer,
     pub(super) place: Place,
+    /// Where there are two, each reaches the store over a cable of its own.
+    cables: Vec<Cable>,
+}
+
+/// A coordinator as a caller of AWS: each of two has keys of its own, so that the lab's log tells which of them asked.
+pub(super) fn caller(number: usize) -> Caller {
+    Caller::new(&format!("coordinator{number}"), Policy::administrator())
 }
 
 impl Several {
+    /// Starts the server, and lays as many cables to its store.
+    pub(super) async fn start(folder: &Path, cables: usize) -> anyhow::Result<Several> {
+        let store = StoreServer::start(folder).await?;
+        let place = store.database().await?;
+        let mut several = Several { standby: None, store, place, cables: Vec::new() };
+        let at = SocketAddr::new(several.place.host.parse()?, several.place.port);
+        for _ in 0..cables {
+            several.cables.push(Cable::lay(at).await?);
+        }
+        Ok(several)
+    }
+
+    /// The section of a coordinator's configuration; `number` is 0 or 1.
+    pub(super) fn section(&self, number: usize) -> String {
+        let port = self.cables.get(number).map_or(self.place.port, |cable| cable.address().port());
+        store::section(&Place { port, ..self.place.clone() })
+    }
+
     /// Everything is ended, the store last.
     pub(super) async fn end(self) {
         drop(self.standby);
@@ -39,14 +69,17 @@ impl Stage {
     /// Starts the second coordinator on the same store; whoever is told of coordinators from now on is told of both.
     pub(super) async fn start_standby(&mut self, environment: &[(String, String)]) -> anyhow::Result<()> {
         let config = self.folder.join("standby.toml");
+        let own = self.several.as_ref().context(ONE)?.section(1);
         let write = |grpc: &str, admin: &str| {
-            let text = pilot::coordinator_config(&self.folder, "standby", (grpc, admin), &self.store, self.lease, None);
+            let text = pilot::coordinator_config(&self.folder, "standby", (grpc, admin), &own, self.lease, None);
             std::fs::write(&config, text)
         };
         write("127.0.0.1:0", "127.0.0.1:0")?;
         let args = ["serve", "--config", &config.display().to_string()];
         let log = self.folder.join("standby.log");
-        let mut standby = Process::start(&self.binaries.pilot, &args, environment, log)?;
+        let environment = [environment, &caller(1).environment()].concat();
+        self.lab.add_caller(caller(1));
+        let mut standby = Process::start(&self.binaries.pilot, &args, &environment, log)?;
         let (grpc, admin) = find(&self.tempo, &mut standby, &self.folder.join("standby.addr")).await?;
         write(&grpc, &admin)?;
         self.cli.coordinator = format!("{},http://{grpc}", self.cli.coordinator);
@@ -61,6 +94,28 @@ impl Stage {
     pub fn one_of_two(&mut self, number: usize) -> anyhow::Result<&mut Process> {
         let standby = self.several.as_mut().and_then(|several| several.standby.as_mut()).context(ONE)?;
         Ok(if number == 0 { &mut self.coordinator } else { standby })
+    }
+
+    /// The command line of somebody who knows only one of the two coordinators (0 or 1).
+    #[must_use]
+    pub fn told_only(&self, number: usize) -> CommandLine {
+        let one = self.cli.coordinator.split(',').nth(number).unwrap_or_default();
+        CommandLine { coordinator: one.to_owned(), ..self.cli.clone() }
+    }
+
+    /// The cable between a coordinator (0 or 1) and the store.
+    ///
+    /// # Errors
+    /// When there is only one coordinator.
+    pub fn cable(&self, number: usize) -> anyhow::Result<&Cable> {
+        self.several.as_ref().and_then(|several| several.cables.get(number)).context(ONE)
+    }
+
+    /// How often this coordinator (0 or 1) has asked AWS for a change, whatever came of it.
+    #[must_use]
+    pub fn changes_asked_by(&self, number: usize) -> usize {
+        let name = caller(number).name;
+        self.lab.requests().iter().filter(|call| call.caller == name && super::changes(&call.action)).count()
     }
 
     /// The server of the store.
@@ -121,6 +176,19 @@ impl Stage {
     /// When it does not in a minute.
     pub async fn until_leads(&self, number: usize) -> anyhow::Result<Duration> {
         self.until_it(number, true).await
+    }
+
+    /// Waits until the process of this coordinator (0 or 1) has ended by itself.
+    ///
+    /// # Errors
+    /// When it has not in a minute, or says that it failed.
+    pub async fn until_ended(&mut self, number: usize) -> anyhow::Result<()> {
+        let (tempo, logs) = (self.tempo.clone(), self.logs());
+        let process = self.one_of_two(number)?;
+        let look = async || process.ended().ok_or_else(|| "it runs".to_owned());
+        let status = tempo.until("its end", Duration::from_millis(20), START, look).await.with_context(|| logs.clone())?;
+        anyhow::ensure!(status.success(), "it ended with {status}\n{logs}");
+        Ok(())
     }
 
     /// Waits until this coordinator (0 or 1) knows that it does not drive.

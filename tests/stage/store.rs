@@ -100,6 +100,21 @@ impl StoreServer {
         admin.batch_execute(sql).await.with_context(|| sql.to_owned())
     }
 
+    /// Asks a store's database, as its superuser, for numbers: the first row.
+    ///
+    /// # Errors
+    /// The server's own, and a row that is none or holds something else.
+    pub async fn numbers<const N: usize>(&self, place: &Place, sql: &str) -> anyhow::Result<Option<[f64; N]>> {
+        let admin = self.server.admin(&place.database).await?;
+        let Some(row) = admin.query_opt(sql, &[]).await.with_context(|| sql.to_owned())? else { return Ok(None) };
+        let mut numbers = [0.0; N];
+        for (at, number) in numbers.iter_mut().enumerate() {
+            let Some(found) = row.try_get(at).with_context(|| sql.to_owned())? else { return Ok(None) };
+            *number = found;
+        }
+        Ok(Some(numbers))
+    }
+
     /// Stops the server at once, as a crash would.
     ///
     /// # Errors

@@ -43,6 +43,8 @@ const BEAT_AT_LEAST: Duration = Duration::from_millis(50);
 const BEAT_AT_MOST: Duration = Duration::from_secs(2);
 /// Events sent and not acknowledged yet.
 const EVENTS_AT_ONCE: usize = 64;
+/// The longest message of the coordinator, which sends none longer: a job over thousands of tables stays well below.
+const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// An answer to `Hello` later than this is none.
 const WELCOME_WITHIN: Duration = Duration::from_secs(5);
 
@@ -96,7 +98,7 @@ impl Session {
         });
         up.send(hello).await?;
         let said = shared.clock.mono();
-        let mut client = AgentLinkClient::new(channel);
+        let mut client = AgentLinkClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let attached = client.attach(ReceiverStream::new(outgoing));
         let down = shared.clock.timeout(WELCOME_WITHIN, attached).await??.into_inner();
         Ok(Session {

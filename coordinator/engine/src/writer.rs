@@ -207,10 +207,16 @@ impl<D: Domain> Writer<D> {
     /// Turns rows of the inbox that are not facts yet into facts.
     async fn read_inbox(&mut self) {
         self.inbox_at = self.shared.clock.mono() + self.options.inbox_every;
-        let rows = match self.journal.asks(&self.shared.run_id).await {
-            Ok(rows) => rows,
-            Err(error) => {
+        // While it is read the lease is not renewed: a store that is slow to read must not cost it.
+        let limit = self.options.lease_ttl / 3;
+        let rows = match self.shared.clock.timeout(limit, self.journal.asks(&self.shared.run_id)).await {
+            Ok(Ok(rows)) => rows,
+            Ok(Err(error)) => {
                 warn!(run = %self.shared.run_id, %error, "inbox not read, trying again");
+                return;
+            }
+            Err(_) => {
+                warn!(run = %self.shared.run_id, "inbox not read in time, trying again");
                 return;
             }
         };

@@ -41,6 +41,8 @@ type Line = OperatorClient<InterceptedService<Channel, Badge>>;
 pub(crate) struct Client {
     rpc: Line,
     url: String,
+    /// Every coordinator that was named.
+    all: Vec<String>,
     shows: Shows,
 }
 
@@ -86,13 +88,42 @@ impl Client {
     pub(crate) async fn connect(common: &Common) -> Result<Client, Fault> {
         let shows = Shows { tls: common.tls.clone(), token_file: common.token_file.clone() };
         let mut failed = Fault::usage("--coordinator is empty; write --coordinator https://HOST:PORT");
-        for url in common.coordinator.split(',').map(str::trim).filter(|url| !url.is_empty()) {
-            match dial(url, &shows).await {
-                Ok(rpc) => return Ok(Client { rpc, url: url.to_owned(), shows }),
+        let all = common.coordinator.split(',').map(str::trim).filter(|url| !url.is_empty());
+        let all: Vec<String> = all.map(str::to_owned).collect();
+        for url in all.clone() {
+            match dial(&url, &shows).await {
+                Ok(rpc) => return Ok(Client { rpc, url, all, shows }),
                 Err(fault) => failed = fault,
             }
         }
         Err(failed)
+    }
+
+    /// Turns to the next coordinator that answers, if there is another one.
+    async fn turn(&mut self) -> bool {
+        let at = self.all.iter().position(|url| *url == self.url).map_or(0, |at| at + 1);
+        for url in self.all.clone().iter().cycle().skip(at).take(self.all.len()).filter(|url| **url != self.url) {
+            if let Ok(rpc) = dial(url, &self.shows).await {
+                (self.rpc, self.url) = (rpc, url.clone());
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Asks any coordinator: one that cannot reach the store is passed over.
+    async fn any<T>(
+        &mut self,
+        call: impl AsyncFn(&mut Line) -> Result<Response<T>, Status>,
+    ) -> Result<T, Fault> {
+        let mut others = self.all.len().saturating_sub(1);
+        loop {
+            match call(&mut self.rpc).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) if status.code() == Code::Unavailable && others > 0 && self.turn().await => others -= 1,
+                Err(status) => return Err(self.fault(&status)),
+            }
+        }
     }
 
     /// Asks the coordinator that drives: one that stands by says where it is, and a take-over is waited for.
@@ -117,6 +148,8 @@ impl Client {
                     continue;
                 }
             }
+            // It may know of none because it does not reach the store; another one may.
+            self.turn().await;
             clock.sleep(ASK_AGAIN).await;
         }
     }
@@ -131,11 +164,6 @@ impl Client {
             Code::Unavailable if text.is_empty() => Fault::failed(format!("the coordinator at {} is gone", self.url)),
             _ => Fault::failed(text),
         }
-    }
-
-    fn read<T: DeserializeOwned>(&self, answer: Result<tonic::Response<Document>, Status>) -> Result<T, Fault> {
-        let document = answer.map_err(|status| self.fault(&status))?.into_inner();
-        parse(&document.json)
     }
 
     pub(crate) async fn preflight(&mut self, spec: &Value) -> Result<Value, Fault> {
@@ -157,13 +185,13 @@ impl Client {
 
     /// An empty id asks for all.
     pub(crate) async fn status<T: DeserializeOwned>(&mut self, id: &str) -> Result<T, Fault> {
-        let answer = self.rpc.status(StatusRequest { upgrade_id: id.to_owned() }).await;
-        self.read(answer)
+        let request = StatusRequest { upgrade_id: id.to_owned() };
+        parse(&self.any(async |rpc| rpc.status(request.clone()).await).await?.json)
     }
 
     pub(crate) async fn history<T: DeserializeOwned>(&mut self, id: &str) -> Result<T, Fault> {
-        let answer = self.rpc.history(UpgradeRequest { upgrade_id: id.to_owned() }).await;
-        self.read(answer)
+        let request = UpgradeRequest { upgrade_id: id.to_owned() };
+        parse(&self.any(async |rpc| rpc.history(request.clone()).await).await?.json)
     }
 
     pub(crate) async fn agents(&mut self) -> Result<Value, Fault> {
@@ -178,16 +206,13 @@ impl Client {
             asked_by: person(),
             request_json: request.to_string(),
         };
-        let answer = self.rpc.ask(request).await;
-        self.read(answer)
+        // The same wish twice is one: it has its id.
+        parse(&self.any(async |rpc| rpc.ask(request.clone()).await).await?.json)
     }
 
     pub(crate) async fn watch(&mut self, id: &str, from_seq: u64) -> Result<Watching, Fault> {
-        let answer = self.rpc.watch(WatchRequest { upgrade_id: id.to_owned(), from_seq }).await;
-        match answer {
-            Ok(stream) => Ok(Watching(stream.into_inner())),
-            Err(status) => Err(self.fault(&status)),
-        }
+        let request = WatchRequest { upgrade_id: id.to_owned(), from_seq };
+        Ok(Watching(self.any(async |rpc| rpc.watch(request.clone()).await).await?))
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use engine::Holder;
 use proto::epoch::Epoch;
-use runtime::admin::{self, Admin};
+use runtime::admin::{self, Admin, Bounds};
 use runtime::clock::Clock;
 use runtime::dumps;
 use runtime::recorder::{self, Recorder};
@@ -90,12 +90,21 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         hub: hub.clone(),
         operator: operator.clone(),
         doors: doors.clone(),
+        agents_max: config.limits.agents_max,
     });
     let board = supervisor.board();
     let version = concat!("pilot ", env!("CARGO_PKG_VERSION"), "\n");
     let router = Admin { recorder: recorder.clone(), board, version }.router().merge(web::router(operator));
     let router = web::guarded(router, guard);
-    supervisor.start(Pages { listener: Some(pages), address: pages_at, router, recorder, clock, doors });
+    supervisor.start(Pages {
+        listener: Some(pages),
+        address: pages_at,
+        router,
+        recorder,
+        clock,
+        doors,
+        bounds: config.limits.admin,
+    });
     if let Some(path) = &config.address_file {
         write_addresses(path, grpc_at, pages_at)?;
     }
@@ -205,6 +214,7 @@ struct Grpc {
     hub: Hub,
     operator: Operator,
     doors: Doors,
+    agents_max: usize,
 }
 
 impl Task for Grpc {
@@ -220,7 +230,7 @@ impl Task for Grpc {
         Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
-            .add_service(LinkService::server(self.hub.clone(), self.doors.guard.clone()))
+            .add_service(LinkService::server_for(self.hub.clone(), self.doors.guard.clone(), self.agents_max))
             .add_service(OperatorService::server(self.operator.clone(), self.doors.guard.clone()))
             .serve_with_incoming_shutdown(incoming, async move { stop.triggered().await })
             .await?;
@@ -236,6 +246,7 @@ struct Pages {
     recorder: Recorder,
     clock: Clock,
     doors: Doors,
+    bounds: Bounds,
 }
 
 impl Task for Pages {
@@ -248,7 +259,8 @@ impl Task for Pages {
         };
         ready.set(true);
         let incoming = self.doors.open(Door::Pages, listener)?;
-        admin::serve_on(incoming, self.router.clone(), self.recorder.clone(), self.clock.clone(), stop).await?;
+        let (router, recorder) = (self.router.clone(), self.recorder.clone());
+        admin::serve(incoming, router, recorder, self.clock.clone(), stop, self.bounds).await?;
         Ok(())
     }
 }

@@ -114,7 +114,9 @@ impl Drivers {
         while options.stop.sleep(&options.clock, wait).await {
             let asked = options.clock.mono();
             let renewal = options.store.renew(&subject, lead.epoch, options.lease);
-            match options.clock.timeout(options.lease / 3, renewal).await {
+            // No later than its own clock says that the lease is over, whatever became of the question.
+            let limit = (options.lease / 3).min(lead.until.since(asked));
+            match options.clock.timeout(limit, renewal).await {
                 Ok(Ok(())) => {
                     lead.until = asked + options.lease;
                     wait = options.lease / 3;

@@ -3,11 +3,13 @@
 //! Bounded both ways: the outgoing channel holds a few messages, and an agent that does not read for a while is cut.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::Stream;
 use runtime::clock::Clock;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -15,7 +17,9 @@ use super::hub::{Hub, Standing};
 use super::message::{FromAgent, ToAgent};
 use super::session::{Session, SessionEnd};
 use super::wire::{self, AgentLink, AgentLinkServer, WireFrom, WireTo};
+use crate::config::Limits;
 use crate::who::{Caller, Guard};
+use crate::{codes, metrics};
 
 /// Messages under way to one agent.
 const OUTGOING_MAX: usize = 32;
@@ -33,15 +37,39 @@ pub struct LinkService {
     hub: Hub,
     guard: Guard,
     clock: Clock,
+    /// One for every agent that may be attached at once.
+    places: Arc<Semaphore>,
+    full: AtomicBool,
 }
 
 impl LinkService {
-    /// The service of this hub, ready for a router.
+    /// The service of this hub, ready for a router, for as many agents as a configuration without limits lets in.
     pub fn server(hub: Hub, guard: Guard) -> AgentLinkServer<LinkService> {
+        LinkService::server_for(hub, guard, Limits::default().agents_max)
+    }
+
+    /// The same for so many agents at once.
+    pub fn server_for(hub: Hub, guard: Guard, agents_max: usize) -> AgentLinkServer<LinkService> {
         let clock = hub.options().clock.clone();
-        AgentLinkServer::new(LinkService { hub, guard, clock })
+        let places = Arc::new(Semaphore::new(agents_max));
+        AgentLinkServer::new(LinkService { hub, guard, clock, places, full: AtomicBool::new(false) })
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// A place, kept until the stream ends; who finds none is turned away by name.
+    fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            metrics::refused("full");
+            let code = codes::TOO_MANY_AGENTS;
+            // Those who are turned away dial on; it is news once.
+            if !self.full.swap(true, Ordering::Relaxed) {
+                tracing::warn!(code = %code, "no more agents are let in: limits.agents_max is reached");
+            }
+            return Err(Status::resource_exhausted(format!("{code}: as many agents are attached as may be")));
+        };
+        self.full.store(false, Ordering::Relaxed);
+        Ok(place)
     }
 
     async fn greet(&self, caller: &Caller, stream: &mut Streaming<WireFrom>) -> Result<Session, Status> {
@@ -68,11 +96,12 @@ impl AgentLink for LinkService {
             outgoing.try_send(Ok(elsewhere(leader)?)).map_err(|error| Status::internal(error.to_string()))?;
             return Ok(Response::new(Box::pin(ReceiverStream::new(messages))));
         }
+        let place = self.place()?;
         let session = self.greet(&caller, &mut stream).await?;
         let (clock, guard) = (self.clock.clone(), self.guard.clone());
         // Ends with the stream: when the agent goes, the session is replaced, or the server drops the response.
         tokio::spawn(async move {
-            let agent = session.agent().clone();
+            let (agent, _place) = (session.agent().clone(), place);
             let why = tokio::select! {
                 why = serve(session, stream, outgoing, clock) => why,
                 // It dials again at once, with the certificate that it has by then.

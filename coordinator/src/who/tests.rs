@@ -88,7 +88,9 @@ async fn scene_taking(name: &str, provider: impl FnOnce(&Clock) -> Option<Tokens
     let pages = pages.route("/livez", axum::routing::get(async || "alive"));
     let (visitors, recorder) = (open(Door::Pages, listener), runtime::recorder::Recorder::detached());
     let (ticks, stop) = (clock.clone(), runtime::shutdown::Stop::new());
-    serving.spawn(async move { runtime::admin::serve_on(visitors, pages, recorder, ticks, stop).await.unwrap() });
+    serving.spawn(async move {
+        runtime::admin::serve(visitors, pages, recorder, ticks, stop, Default::default()).await.unwrap()
+    });
     Scene { folder, authority, guard, clock, url, page, operator, drivers, outside, _serving: serving }
 }
 

@@ -75,7 +75,6 @@ impl Connection {
 #[derive(Debug)]
 pub struct Incoming {
     ready: mpsc::Receiver<Connection>,
-    local: SocketAddr,
     _accepting: JoinSet<()>,
 }
 
@@ -110,11 +109,11 @@ impl Incoming {
         clock: Clock,
         tls: Option<(Door, Arc<Credentials>, Refused)>,
     ) -> io::Result<Incoming> {
-        let local = listener.local_addr()?;
+        listener.local_addr()?;
         let (sender, ready) = mpsc::channel(READY_MAX);
         let mut accepting = JoinSet::new();
         accepting.spawn(accept(listener, clock, tls, sender));
-        Ok(Incoming { ready, local, _accepting: accepting })
+        Ok(Incoming { ready, _accepting: accepting })
     }
 }
 
@@ -205,31 +204,6 @@ impl Stream for Incoming {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.ready.poll_recv(cx).map(|connection| connection.map(Ok))
-    }
-}
-
-impl axum::serve::Listener for Incoming {
-    type Io = Connection;
-    type Addr = Peer;
-
-    async fn accept(&mut self) -> (Connection, Peer) {
-        match self.ready.recv().await {
-            Some(connection) => {
-                let peer = connection.peer.clone();
-                (connection, peer)
-            }
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Peer> {
-        Ok(Peer { address: self.local, secured: false, certificate: None })
-    }
-}
-
-impl axum::extract::connect_info::Connected<axum::serve::IncomingStream<'_, Incoming>> for Peer {
-    fn connect_info(stream: axum::serve::IncomingStream<'_, Incoming>) -> Peer {
-        stream.remote_addr().clone()
     }
 }
 

@@ -335,3 +335,54 @@ fn json(status: StatusCode, value: &Value, code: Option<String>) -> Response {
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first byte chooses how the rest speaks.
+    fn parts(first: u8) -> (Protocol, Parts) {
+        let request = Request::builder().method("POST");
+        let request = match first % 3 {
+            0 => request.uri("/").header(header::CONTENT_TYPE, "application/x-www-form-urlencoded"),
+            1 => {
+                let target = format!("{TARGET}GetMetricData");
+                request
+                    .uri("/")
+                    .header(header::CONTENT_TYPE, "application/x-amz-json-1.0")
+                    .header("x-amz-target", target)
+            }
+            _ => request.uri(format!("{CBOR_PATH}GetMetricData")).header(header::CONTENT_TYPE, "application/cbor"),
+        };
+        let (parts, ()) = request.body(()).expect("a request").into_parts();
+        (protocol(&parts), parts)
+    }
+
+    #[test]
+    fn any_bytes_on_the_wire_are_a_call_or_refused_by_code() {
+        let mut binary = vec![2];
+        let value = cbor::to_cbor("", &serde_json::json!({ "StartTime": 1.5, "MetricDataQueries": [{ "Id": "a" }] }));
+        ciborium::into_writer(&value, &mut binary).expect("CBOR");
+        let target = runtime::tried::Target::new(env!("CARGO_MANIFEST_DIR"), "wire")
+            .seed(*b"\0Action=DescribeDBClusters&Version=2014-10-31&Filters.Filter.1.Name=engine&MaxRecords=20")
+            .seed(*b"\0Action=CreateDBClusterSnapshot&Version=2014-10-31&Tags.Tag.1.Key=a&Tags.Tag.1.Value=%C3%A9")
+            .seed(*b"\x01{\"MetricDataQueries\": [{\"Id\": \"a\", \"Period\": 60}], \"StartTime\": 1.5}")
+            .seed(binary)
+            .words(&["Action=", "&Version=2010-08-01", ".member.1.", "%", "%00", "+", "&", "=", "\u{9f}\u{ff}"]);
+        target.run(|bytes| {
+            let (first, body) = bytes.split_first().map_or((0, bytes), |(first, body)| (*first, body));
+            let (protocol, parts) = parts(first);
+            match decode(protocol, &parts, body) {
+                Ok(call) => {
+                    let words = if call.service == Service::Rds { Words::Rds } else { Words::CloudWatch };
+                    let checked = limits::check(words, &call.action, &call.input);
+                    format!("{} {:?}", logged(&call).len().min(9), checked.err().map(|refusal| refusal.code))
+                }
+                Err(refusal) => {
+                    assert!((400..500).contains(&refusal.status), "{}", refusal.status);
+                    refusal.code
+                }
+            }
+        });
+    }
+}

@@ -66,7 +66,7 @@ fn to_value(cbor: Cbor) -> Value {
     }
 }
 
-fn to_cbor(name: &str, value: &Value) -> Cbor {
+pub(super) fn to_cbor(name: &str, value: &Value) -> Cbor {
     match value {
         Value::Null => Cbor::Null,
         Value::Bool(b) => Cbor::Bool(*b),
