@@ -112,10 +112,7 @@ impl Client {
     }
 
     /// Asks any coordinator: one that cannot reach the store is passed over.
-    async fn any<T>(
-        &mut self,
-        call: impl AsyncFn(&mut Line) -> Result<Response<T>, Status>,
-    ) -> Result<T, Fault> {
+    async fn any<T>(&mut self, call: impl AsyncFn(&mut Line) -> Result<Response<T>, Status>) -> Result<T, Fault> {
         let mut others = self.all.len().saturating_sub(1);
         loop {
             match call(&mut self.rpc).await {
