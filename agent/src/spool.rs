@@ -601,7 +601,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_state_file_is_refused_by_name() {
+    fn any_bytes_of_a_state_file_open_or_are_refused_by_name() {
         let path = file("torn");
         drop(Spool::open(&path).unwrap());
         let whole = std::fs::read(&path).unwrap();

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use coordinator::enrol::{self, Authority, Validity};
 use coordinator::link::Wish;
-use coordinator::store::{About, Place, PostgresStore, Sample, Store};
+use coordinator::store::{About, Place, PostgresStore, Sample, Store, Tls};
 use engine::testing::journal_contract;
 use engine::{Append, Epoch, Holder, Journal, JournalError, JournalRead, RunFilter, RunId, Seq, Subject};
 use jiff::Timestamp;
@@ -177,6 +178,65 @@ async fn the_newest_wish_of_a_shared_store_is_the_newest_coordinators() {
         store.keep(&upgrade, new, &wish(5433)).await.map_err(anyhow::Error::msg)?;
         ensure!(store.keep(&upgrade, old, &wish(5432)).await.is_err(), "a deposed coordinator's wish was kept");
         ensure!(store.about(&run).await?.1 == Some(wish(5433)));
+        Ok(())
+    })
+    .await;
+}
+
+/// Gives the server a certificate and turns TLS on. Its key is for the server's own user only.
+async fn secure(server: &StoreServer, place: &Place, folder: &std::path::Path) -> anyhow::Result<()> {
+    for file in ["tls.crt", "tls.key"] {
+        let text = std::fs::read_to_string(folder.join(file))?;
+        let lines: Vec<&str> = text.lines().collect();
+        let lines = lines.join(",");
+        let put = format!("copy (select unnest(string_to_array('{lines}', ','))) to program 'umask 077; cat > {file}'");
+        server.run(place, &put).await?;
+    }
+    for setting in ["ssl_cert_file = 'tls.crt'", "ssl_key_file = 'tls.key'", "ssl = on"] {
+        server.run(place, &format!("alter system set {setting}")).await?;
+    }
+    server.run(place, "select pg_reload_conf()").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shared_store_over_tls_is_the_one_that_its_certificate_names() {
+    runtime::crypto::install();
+    with_server(async |server| {
+        let (clock, plain) = (Clock::system(), server.database().await?);
+        let folder = std::env::temp_dir().join(format!("upgrade-pilot-store-tls-{}", std::process::id()));
+        let issued = |name: &str, subfolder: &str| {
+            let (authority, folder) = (Authority::make(clock.now())?, folder.join(subfolder));
+            let subject = enrol::Subject::Coordinator(vec![name.to_owned()]);
+            authority.issue(&subject, Validity::days(clock.now(), 1))?.write(&folder)?;
+            anyhow::Ok(folder)
+        };
+        let (own, other) = (issued("127.0.0.1", "own")?, issued("127.0.0.1", "other")?);
+        secure(server, &plain, &own).await?;
+        let trusting = |folder: &std::path::Path, host: &str| Place {
+            host: host.to_owned(),
+            tls: Tls::VerifyFull,
+            tls_ca_file: Some(folder.join("ca.crt")),
+            ..plain.clone()
+        };
+        let mut last = String::new();
+        let serves = async {
+            loop {
+                match open(&trusting(&own, "127.0.0.1")).await {
+                    Ok(store) => return store,
+                    Err(error) => last = error.to_string(),
+                }
+                clock.sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let store = clock.timeout(Duration::from_secs(30), serves).await;
+        let store = store.map_err(|_| anyhow::anyhow!("not opened over TLS: {last}"))?;
+        ensure!(store.list(&RunFilter::default()).await?.is_empty());
+
+        for (place, why) in [(trusting(&other, "127.0.0.1"), "UnknownIssuer"), (trusting(&own, "localhost"), "name")] {
+            let refused = open(&place).await.err().with_context(|| format!("opened in spite of {why}"))?.to_string();
+            ensure!(refused.contains("PU0009") && refused.contains(why), "{why}: {refused}");
+        }
+        let _litter = std::fs::remove_dir_all(&folder);
         Ok(())
     })
     .await;

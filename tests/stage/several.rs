@@ -186,7 +186,8 @@ impl Stage {
         let (tempo, logs) = (self.tempo.clone(), self.logs());
         let process = self.one_of_two(number)?;
         let look = async || process.ended().ok_or_else(|| "it runs".to_owned());
-        let status = tempo.until("its end", Duration::from_millis(20), START, look).await.with_context(|| logs.clone())?;
+        let status =
+            tempo.until("its end", Duration::from_millis(20), START, look).await.with_context(|| logs.clone())?;
         anyhow::ensure!(status.success(), "it ended with {status}\n{logs}");
         Ok(())
     }

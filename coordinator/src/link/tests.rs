@@ -66,6 +66,11 @@ struct Scene {
 
 /// A hub served on a loopback port, with a driver's lease that the test holds.
 async fn scene() -> Scene {
+    scene_for(100).await
+}
+
+/// The same, for so many agents at once.
+async fn scene_for(agents_max: usize) -> Scene {
     let (clock, kept) = (Clock::system(), Arc::new(Kept::default()));
     let hub = Hub::new(HubOptions {
         store: StoreId("store-1".into()),
@@ -76,7 +81,7 @@ async fn scene() -> Scene {
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let service = LinkService::server(hub.clone(), Guard::new("us-east-1", clock.clone()));
+    let service = LinkService::server_for(hub.clone(), Guard::new("us-east-1", clock.clone()), agents_max);
     let incoming = Incoming::plain(listener, clock.clone()).unwrap();
     let mut server = tokio::task::JoinSet::new();
     server.spawn(async move {
@@ -361,4 +366,23 @@ async fn a_message_beyond_its_limit_cuts_its_stream_and_no_other() {
     scene.clock.timeout(SOON, cut).await.expect("the stream was not cut");
     agents.publish(wish(true)).await.unwrap();
     b.intent().await;
+}
+
+#[tokio::test]
+async fn one_agent_more_than_may_be_is_turned_away_by_name() {
+    let scene = scene_for(2).await;
+    let (mut first, mut second) = (scene.attach("a-1").await, scene.attach("a-2").await);
+    assert!(matches!(first.told().await, Told::Welcome(_)) && matches!(second.told().await, Told::Welcome(_)));
+    let refused = scene.dial("a-3", CLUSTER).await.err().expect("a third is let in");
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+    assert!(refused.message().contains("PU0115"), "{refused}");
+    // One goes, and its place is free.
+    drop(first);
+    let clock = scene.clock.clone();
+    let again = async {
+        while scene.dial("a-3", CLUSTER).await.is_err() {
+            clock.sleep(Duration::from_millis(10)).await;
+        }
+    };
+    clock.timeout(SOON, again).await.expect("a place in time");
 }
