@@ -112,10 +112,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
     let signal = on_signal(&stop).await?;
     tracing::info!(signal, "stopping; upgrades go on when the coordinator is started again");
-    hub.close("");
+    // While the agents are there: what a driver holds is let go, and its lease is given back.
     if Clock::system().timeout(DRAIN, drivers.join()).await.is_err() {
         tracing::info!("a driver was cut at a call; it is looked at when the upgrade is resumed");
     }
+    hub.close("");
     supervisor.join(DRAIN).await;
     Ok(())
 }

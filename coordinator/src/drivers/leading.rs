@@ -148,7 +148,7 @@ impl Drivers {
     /// Sends the agents away, lets the drivers stand still, and gives the lead to whoever comes first.
     async fn step_down(&self, lead: &Lead) {
         let options = &self.0.options;
-        // Agents that are to dial elsewhere after a stop were told so already.
+        // Agents that are to dial elsewhere after a stop are told so when the drivers stand still.
         if !options.stop.is_triggered() {
             self.follow(None);
         }

@@ -260,7 +260,11 @@ async fn served() -> Served {
         .route("/keys", get(answer));
     let incoming = Incoming::tls(listener, clock, Door::Pages, credentials, |_| {}).unwrap();
     let mut serving = JoinSet::new();
-    serving.spawn(async move { axum::serve(incoming, router).await.unwrap() });
+    let (recorder, stop, bounds) =
+        (runtime::recorder::Recorder::detached(), runtime::shutdown::Stop::new(), Default::default());
+    serving.spawn(async move {
+        runtime::admin::serve(incoming, router, recorder, Clock::system(), stop, bounds).await.unwrap()
+    });
     Served { provider, keys, away, asked, _serving: serving }
 }
 
