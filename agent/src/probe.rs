@@ -59,7 +59,7 @@ struct Line {
 }
 
 /// What one look found.
-enum Look {
+pub enum Look {
     /// It answered; `wrote` is `None` when a write could not be judged (our table is not there).
     Answered {
         said: ServerSaid,
@@ -114,7 +114,7 @@ struct Over {
 }
 
 /// The two ways of looking share what they learn.
-struct Book<'a> {
+pub struct Book<'a> {
     shared: &'a Shared,
     writes: Outage,
     reads: Outage,
@@ -124,7 +124,13 @@ struct Book<'a> {
     green_was_read_only: bool,
 }
 
-impl Book<'_> {
+impl<'a> Book<'a> {
+    /// Nothing was learnt yet.
+    pub fn new(shared: &'a Shared) -> Book<'a> {
+        let (writes, reads) = (Outage::default(), Outage::default());
+        Book { shared, writes, reads, green_wrote: None, green_was_read_only: false }
+    }
+
     fn end(&self, over: Option<Over>, kind: OutageKind, to: Timestamp, after: Option<Side>) {
         let Some(over) = over else { return };
         let ms = crate::state::millis(over.length);
@@ -132,7 +138,8 @@ impl Book<'_> {
         self.shared.event(Event::Outage { from: over.from, to, ms, kind, before: over.before, after });
     }
 
-    fn production(&mut self, look: Look, intent: &Intent) {
+    /// Takes in a look at whoever answers behind the production name.
+    pub fn production(&mut self, look: Look, intent: &Intent) {
         let (now, wall) = (self.shared.clock.mono(), self.shared.clock.now());
         let outcome = match look {
             Look::Failed { kind, sqlstate } => {
@@ -164,7 +171,8 @@ impl Book<'_> {
         });
     }
 
-    fn green(&mut self, look: Look, intent: &Intent) {
+    /// Takes in a look at green, by address.
+    pub fn green(&mut self, look: Look, intent: &Intent) {
         let now = self.shared.clock.mono();
         let outcome = match look {
             Look::Failed { kind, sqlstate } => Outcome::Unreachable { kind, sqlstate },
@@ -356,7 +364,7 @@ impl ProbeTask {
 
     /// Only in the open window; and where green never was seen read-only, only while blue takes no writes and no status says
     /// that it still should: such a write would be taken for the cut.
-    fn may_write_on_green(&self, intent: &Intent, book: &Book<'_>) -> bool {
+    pub fn may_write_on_green(&self, intent: &Intent, book: &Book<'_>) -> bool {
         let open = intent.window.is_some_and(|window| window.open) || intent.targets.serving == Side::Green;
         let blue_writes = matches!(
             &self.shared.probe.borrow().production,
@@ -391,13 +399,7 @@ impl Task for ProbeTask {
     const NAME: &'static str = "probe";
 
     async fn run(&mut self, stop: Stop, ready: Ready) -> Result<(), TaskError> {
-        let book = std::sync::Mutex::new(Book {
-            shared: &self.shared,
-            writes: Outage::default(),
-            reads: Outage::default(),
-            green_wrote: None,
-            green_was_read_only: false,
-        });
+        let book = std::sync::Mutex::new(Book::new(&self.shared));
         tokio::select! {
             () = stop.triggered() => {}
             () = self.watch_production(&book, &ready) => {}

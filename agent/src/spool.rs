@@ -84,12 +84,16 @@ impl Key {
     }
 }
 
-type Work = Box<dyn FnOnce(&mut Connection) + Send>;
+/// One piece of work on the file.
+pub type Work = Box<dyn FnOnce() + Send>;
+/// Does the work it is given, in order, one after another; `false` when it does none any more.
+pub type Disk = Arc<dyn Fn(Work) -> bool + Send + Sync>;
 
 /// The open spool. Cheap to clone; one thread of its own does the work, in order.
 #[derive(Clone)]
 pub struct Spool {
-    work: mpsc::SyncSender<Work>,
+    connection: Arc<Mutex<Connection>>,
+    disk: Disk,
     next_event: Arc<AtomicU64>,
     /// Events that are on disk and not acknowledged, by number.
     unacknowledged: Arc<Mutex<BTreeMap<u64, String>>>,
@@ -110,6 +114,19 @@ const SCHEMA: &str = "
 impl Spool {
     /// Opens or makes the file and starts its thread, which ends when the last clone is dropped.
     pub fn open(path: &Path) -> Result<Spool, SpoolError> {
+        let (work, queue) = mpsc::sync_channel::<Work>(QUEUE);
+        let spool = Spool::open_on(path, Arc::new(move |one| work.send(one).is_ok()))?;
+        let thread =
+            std::thread::Builder::new().name("spool".into()).spawn(move || queue.into_iter().for_each(|one| one()));
+        let path = path.display().to_string();
+        thread.map(|_| spool).map_err(|error| SpoolError::Open {
+            path,
+            source: rusqlite::Error::ToSqlConversionFailure(Box::new(error)),
+        })
+    }
+
+    /// Opens or makes the file; whoever is given the work does it.
+    pub fn open_on(path: &Path, disk: Disk) -> Result<Spool, SpoolError> {
         let failed = |source| SpoolError::Open { path: path.display().to_string(), source };
         let connection = Connection::open(path).map_err(failed)?;
         connection.busy_timeout(Duration::from_secs(2)).map_err(failed)?;
@@ -121,16 +138,9 @@ impl Spool {
             .optional()
             .map_err(failed)?;
         let events = read_events(&connection).map_err(failed)?;
-        let (work, queue) = mpsc::sync_channel::<Work>(QUEUE);
-        let mut connection = connection;
-        let thread = std::thread::Builder::new().name("spool".into()).spawn(move || {
-            for work in queue {
-                work(&mut connection);
-            }
-        });
-        drop(thread.map_err(|error| failed(rusqlite::Error::ToSqlConversionFailure(Box::new(error))))?);
         Ok(Spool {
-            work,
+            connection: Arc::new(Mutex::new(connection)),
+            disk,
             next_event: Arc::new(AtomicU64::new(last.map_or(0, number) + 1)),
             unacknowledged: Arc::new(Mutex::new(events)),
             stored: watch::Sender::new(0),
@@ -144,18 +154,25 @@ impl Spool {
         Spool { events_max, ..self }
     }
 
+    /// Hands work over; `false` when nobody does it any more.
+    fn submit(&self, work: impl FnOnce(&mut Connection) + Send + 'static) -> bool {
+        let connection = Arc::clone(&self.connection);
+        (self.disk)(Box::new(move || work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))))
+    }
+
     async fn call<T: Send + 'static>(
         &self,
         doing: &'static str,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, SpoolError> {
         let (answer, done) = oneshot::channel();
-        self.work
-            .send(Box::new(move |connection| {
-                // The asker may have gone; the work is done all the same.
-                let _nobody_waits = answer.send(work(connection));
-            }))
-            .map_err(|_| SpoolError::Gone)?;
+        let taken = self.submit(move |connection| {
+            // The asker may have gone; the work is done all the same.
+            let _nobody_waits = answer.send(work(connection));
+        });
+        if !taken {
+            return Err(SpoolError::Gone);
+        }
         done.await.map_err(|_| SpoolError::Gone)?.map_err(|source| SpoolError::Sql { doing, source })
     }
 
@@ -193,25 +210,25 @@ impl Spool {
                 return;
             }
         };
-        let sent = self.work.send(Box::new(move |connection| {
+        let sent = self.submit(move |connection| {
             if let Err(error) = store(connection, key, &text) {
                 tracing::error!(%error, key = key.name(), "a fact cannot be written to the state file");
             }
-        }));
-        if sent.is_err() {
+        });
+        if !sent {
             tracing::error!(key = key.name(), "the spool's thread has ended");
         }
     }
 
     /// Removes one fact, without waiting for the disk: for what may be forgotten late.
     pub fn forget_soon(&self, key: Key) {
-        let sent = self.work.send(Box::new(move |connection| {
+        let sent = self.submit(move |connection| {
             let gone = connection.execute("delete from facts where key = ?1", params![key.name()]);
             if let Err(error) = gone {
                 tracing::error!(%error, key = key.name(), "a fact cannot be removed from the state file");
             }
-        }));
-        if sent.is_err() {
+        });
+        if !sent {
             tracing::error!(key = key.name(), "the spool's thread has ended");
         }
     }
@@ -292,7 +309,7 @@ impl Spool {
         let n = self.next_event.fetch_add(1, Ordering::SeqCst);
         let (unacknowledged, stored, max) = (self.unacknowledged.clone(), self.stored.clone(), self.events_max);
         let mut event = event.clone();
-        let sent = self.work.send(Box::new(move |connection| {
+        let sent = self.submit(move |connection| {
             let kept = || unacknowledged.lock().unwrap_or_else(PoisonError::into_inner);
             let goes = if kept().len() < max { None } else { Some(make_room(&kept(), &mut event)) };
             if goes == Some(Room::None) {
@@ -312,8 +329,8 @@ impl Spool {
             }
             kept().insert(n, body);
             stored.send_replace(n);
-        }));
-        if sent.is_err() {
+        });
+        if !sent {
             tracing::error!(n, "the spool's thread has ended and an event is lost");
         }
     }

@@ -101,7 +101,12 @@ impl Agent {
         supervisor.start(SlotWatch { shared: shared.clone() });
         supervisor.start(Purger { shared: shared.clone() });
         supervisor.start(Watch { shared: shared.clone(), runner: self.runner.clone() });
-        supervisor.start(Link { shared: shared.clone(), options: Arc::new(options), runner: self.runner.clone() });
+        supervisor.start(Link {
+            shared: shared.clone(),
+            options: Arc::new(options),
+            runner: self.runner.clone(),
+            network: None,
+        });
         supervisor.start(AdminTask {
             listener: Some(self.listener),
             admin,

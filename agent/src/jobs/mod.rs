@@ -127,13 +127,14 @@ struct Kind {
 }
 
 /// Every kind of job this agent can do.
+#[derive(Default)]
 pub struct Registry {
     kinds: Vec<Kind>,
 }
 
 /// The kinds, one line each.
 pub fn registry() -> Registry {
-    let mut all = Registry { kinds: Vec::new() };
+    let mut all = Registry::default();
     all.add::<proto::jobs::Inspect, _, _>(inspect::run);
     all.add::<proto::jobs::InstallSchema, _, _>(schema::install);
     all.add::<proto::jobs::RemoveSchema, _, _>(schema::remove);
@@ -159,13 +160,15 @@ pub fn registry() -> Registry {
 }
 
 impl Registry {
-    fn add<K, F, R>(&mut self, run: F)
+    /// Adds a kind. One of the same name that is there already goes first.
+    pub fn add<K, F, R>(&mut self, run: F)
     where
         K: JobKind,
-        F: Fn(JobCx, K) -> R + Copy + Send + Sync + 'static,
+        F: Fn(JobCx, K) -> R + Clone + Send + Sync + 'static,
         R: Future<Output = Result<K::Output, JobFailure>> + Send + 'static,
     {
         let run: Runner = Box::new(move |cx, body| {
+            let run = run.clone();
             Box::pin(async move {
                 let doing = format!("reading the body of a job of kind {}", K::KIND);
                 let shape = |error: serde_json::Error| {

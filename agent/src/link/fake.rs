@@ -278,7 +278,7 @@ impl Agent {
             cluster: CLUSTER.parse().unwrap(),
             controllers: vec!["loader".into()],
         };
-        supervisor.start(Link { shared: shared.clone(), options: Arc::new(options), runner });
+        supervisor.start(Link { shared: shared.clone(), options: Arc::new(options), runner, network: None });
         Agent { shared, stop, supervisor: Mutex::new(Some(supervisor)) }
     }
 

@@ -24,7 +24,7 @@ use self::{
     runner::Runner,
     session::{End, Session},
 };
-use crate::{metrics, state::Shared};
+use crate::{ingestion::BoxFuture, metrics, state::Shared};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// A stream on which nothing answers for this long, twice, is dead.
@@ -53,11 +53,16 @@ pub struct Tls {
     pub server_name: Option<String>,
 }
 
+/// Opens a connection over another network than the system's own, without certificates.
+pub type Network = Arc<dyn Fn(Endpoint) -> BoxFuture<'static, Result<Channel, tonic::transport::Error>> + Send + Sync>;
+
 /// See the module.
 pub struct Link {
     pub shared: Shared,
     pub options: Arc<Options>,
     pub runner: Runner,
+    /// `None`: the system's.
+    pub network: Option<Network>,
 }
 
 impl Link {
@@ -78,7 +83,10 @@ impl Link {
                 .keep_alive_timeout(KEEP_ALIVE)
                 .keep_alive_while_idle(true)
         };
-        tls::connect(address, way, tune).await
+        match &self.network {
+            None => tls::connect(address, way, tune).await,
+            Some(network) => Ok(network(tune(Endpoint::from_shared(address.to_owned())?)).await?),
+        }
     }
 
     async fn attach(&self, address: &str, way: &mut Option<Way>, stop: &Stop, ready: &Ready) -> Result<End, TaskError> {

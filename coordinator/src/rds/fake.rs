@@ -95,6 +95,15 @@ pub struct Call {
     pub failed: Option<(Class, String)>,
 }
 
+/// How far a switchover really is, whatever the API tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    pub running: bool,
+    /// Green took the names and takes writes.
+    pub switched: bool,
+    pub green: Option<ClusterResourceId>,
+}
+
 /// The fake. Clones are the same account.
 #[derive(Clone)]
 pub struct Fake {
@@ -296,6 +305,15 @@ impl Fake {
     /// The identity that has the production name and takes writes: what a scripted agent's probe would reach.
     pub fn serving(&self, cluster: &ClusterId) -> Option<ClusterResourceId> {
         self.settled().world.cluster_id(cluster)
+    }
+
+    /// Since when the one deployment of this cluster is being switched over, and whether its green took names and writes: what a
+    /// model of the databases needs. `None` without a deployment.
+    pub fn cut(&self, source: &ClusterResourceId) -> Option<Cut> {
+        let inner = self.settled();
+        let state = inner.world.deployments.values().find(|state| state.blue == *source)?;
+        let running = state.shown.status == DeploymentStatus::SwitchoverInProgress;
+        Some(Cut { running, switched: state.switched, green: state.green.clone() })
     }
 
     /// What exists and how, for comparing before and after.

@@ -19,6 +19,7 @@ pub struct Clock(Arc<Source>);
 enum Source {
     System { start: Instant },
     Tokio { start: tokio::time::Instant, wall: Timestamp },
+    Told { passed: Box<dyn Fn() -> Duration + Send + Sync>, wall: Timestamp },
 }
 
 /// Time since the clock was made, on a clock that never goes back. Not comparable between two clocks.
@@ -48,11 +49,18 @@ impl Clock {
         Clock(Arc::new(Source::Tokio { start: tokio::time::Instant::now(), wall }))
     }
 
+    /// Follows whoever keeps time for several runtimes at once: `passed` tells how much has passed since `wall`, and never
+    /// goes back. Sleeps are still tokio's.
+    pub fn told(wall: Timestamp, passed: impl Fn() -> Duration + Send + Sync + 'static) -> Clock {
+        Clock(Arc::new(Source::Told { passed: Box::new(passed), wall }))
+    }
+
     /// The wall time, for journals and people. May jump; never measure an interval with it.
     pub fn now(&self) -> Timestamp {
         match &*self.0 {
             Source::System { .. } => wall_now(),
             Source::Tokio { start, wall } => wall.saturating_add(start.elapsed()).unwrap_or(Timestamp::MAX),
+            Source::Told { passed, wall } => wall.saturating_add(passed()).unwrap_or(Timestamp::MAX),
         }
     }
 
@@ -61,6 +69,7 @@ impl Clock {
         match &*self.0 {
             Source::System { start } => Mono(start.elapsed()),
             Source::Tokio { start, .. } => Mono(start.elapsed()),
+            Source::Told { passed, .. } => Mono(passed()),
         }
     }
 
@@ -89,6 +98,7 @@ impl fmt::Debug for Clock {
         match &*self.0 {
             Source::System { .. } => f.write_str("Clock(system)"),
             Source::Tokio { .. } => f.write_str("Clock(tokio)"),
+            Source::Told { .. } => f.write_str("Clock(told)"),
         }
     }
 }
@@ -141,6 +151,12 @@ mod tests {
         clock.sleep(Duration::from_secs(90)).await;
         assert_eq!(clock.mono() - began, Duration::from_secs(90));
         assert_eq!(clock.now(), Timestamp::from_second(90).unwrap());
+    }
+
+    #[test]
+    fn a_clock_that_is_told_the_time_tells_it_in_both_scales() {
+        let clock = Clock::told(Timestamp::UNIX_EPOCH, || Duration::from_secs(7));
+        assert_eq!((clock.mono(), clock.now().as_second()), (Mono(Duration::from_secs(7)), 7));
     }
 
     #[tokio::test(start_paused = true)]
