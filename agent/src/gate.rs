@@ -51,6 +51,8 @@ struct Goal {
     generation: Generation,
     hold: bool,
     pause: bool,
+    /// The pause reached its cap: ingestion that does not hold clients runs, whatever else is held.
+    pause_over: bool,
     serving: Side,
     /// The wish is not obeyed as it is, and why.
     refused: Option<Refusal>,
@@ -136,6 +138,7 @@ impl Gate {
             generation: intent.generation,
             hold: stands.hold,
             pause: stands.pause,
+            pause_over: self.pause_over,
             serving: stands.serving,
             refused,
         };
@@ -143,7 +146,10 @@ impl Gate {
     }
 
     fn wants_paused(goal: &Goal, controller: &dyn IngestionController) -> bool {
-        goal.hold || (goal.pause && !controller.holds())
+        match controller.holds() {
+            true => goal.hold,
+            false => (goal.hold || goal.pause) && !goal.pause_over,
+        }
     }
 
     /// Makes `goal` true. `Err` says why a pause did not happen; a release is tried until it happens.

@@ -27,6 +27,8 @@ use crate::{
 
 /// Refusals remembered as logged; beyond it the memory begins anew.
 const REFUSED_MAX: usize = 256;
+/// Between two readings of this process's memory.
+const RESIDENT_EVERY: Duration = Duration::from_secs(1);
 
 /// What this agent is among the agents of its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,6 +176,8 @@ pub struct Inner {
     /// Commands that were refused and logged: why, what, and of which coordinator's epoch.
     refused: Mutex<BTreeSet<(&'static str, &'static str, u64)>>,
     pictures: Mutex<Pictures>,
+    /// Resident memory, and when it was read: a report every 25 ms needs no fresh one.
+    resident: Mutex<Option<(Mono, Option<u64>)>>,
 }
 
 impl std::ops::Deref for Shared {
@@ -231,6 +235,7 @@ impl Shared {
             purging: tokio::sync::Mutex::new(()),
             refused: Mutex::default(),
             pictures: Mutex::default(),
+            resident: Mutex::default(),
         }))
     }
 
@@ -317,7 +322,15 @@ impl Shared {
             stance: self.stance.borrow().name().to_owned(),
             held_ms: moments.held.map(|since| millis(since.elapsed(now))),
             ingestion_paused_ms: moments.paused.map(|since| millis(since.elapsed(now))),
-            resident_bytes: resident_bytes(),
+            resident_bytes: self.resident(now),
+        }
+    }
+
+    fn resident(&self, now: Mono) -> Option<u64> {
+        let mut read = self.resident.lock().unwrap_or_else(PoisonError::into_inner);
+        match *read {
+            Some((at, bytes)) if now.since(at) < RESIDENT_EVERY => bytes,
+            _ => read.insert((now, resident_bytes())).1,
         }
     }
 }

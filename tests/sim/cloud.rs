@@ -21,7 +21,7 @@ pub(super) struct Line {
 impl Line {
     async fn way(&self, changes: bool) -> Result<(), Error> {
         let dice = &self.world.dice;
-        let latency = if dice.percent(2) { 1..1500 } else { 2..40 };
+        let latency = if dice.percent(2) { 1..1500 } else { 1..8 };
         tokio::time::sleep(dice.millis(latency)).await;
         if !self.world.is_lost(&Lost::Aws(self.coordinator)) {
             return Ok(());
@@ -53,7 +53,7 @@ impl Line {
         let (there, back) = match slow {
             // It acts when its sender has stopped waiting, and never later than one whole call.
             true => (world.dice.millis(500..1990), world.dice.millis(10..1500)),
-            false => (world.dice.millis(2..80), world.dice.millis(2..80)),
+            false => (world.dice.millis(1..40), world.dice.millis(1..40)),
         };
         let request = async move {
             tokio::time::sleep(there).await;

@@ -32,11 +32,11 @@ pub(super) fn spec(world: &World) -> UpgradeSpec {
     let mut spec = UpgradeSpec::new(CLUSTER, "16");
     spec.reboot.policy = RebootPolicy::Allow;
     spec.cleanup.policy = CleanupPolicy::AfterRetention;
-    spec.cleanup.retention_seconds = 3;
-    spec.cleanup.quiet_seconds = 2;
-    spec.replication.sustained_seconds = 1.0;
+    spec.cleanup.retention_seconds = 1;
+    spec.cleanup.quiet_seconds = 1;
+    spec.replication.sustained_seconds = 0.5;
     spec.replication.drain_seconds_max = 120;
-    spec.provisioning.poll_seconds = 0.5;
+    spec.provisioning.poll_seconds = 0.25;
     spec.ingestion.max_pause_seconds = PAUSE_MAX.as_secs();
     if world.seed.is_multiple_of(3) {
         spec.ingestion.pause = PauseFor::Replication;
@@ -46,7 +46,8 @@ pub(super) fn spec(world: &World) -> UpgradeSpec {
     cut.revert_allowance_seconds = 10;
     cut.hold_seconds_max = u32::try_from(HOLD_MAX.as_secs()).unwrap_or(u32::MAX);
     cut.hold_ack_ms_max = 4000;
-    cut.retry_after_seconds = 2.0;
+    cut.retry_after_seconds = 1.0;
+    cut.attempts = 2;
     cut.drain_ms = 200;
     spec
 }

@@ -65,9 +65,9 @@ const CALLS: [&str; 9] = [
 /// The faults of a seed, and how its switchover goes.
 pub(super) fn throw(dice: &Dice) -> (Vec<Fault>, Switching) {
     let switching = match dice.below(100) {
-        0..62 => Switching::Succeeds,
-        62..74 => Switching::Reverts { reason: "a guardrail".into() },
-        74..82 => Switching::TimesOut,
+        0..68 => Switching::Succeeds,
+        68..84 => Switching::Reverts { reason: "a guardrail".into() },
+        84..89 => Switching::TimesOut,
         _ => Switching::Hangs,
     };
     let many = dice.below(7);

@@ -53,15 +53,17 @@ pub(super) fn waits_for_a_person(world: &World, id: &RunId) -> Option<String> {
 }
 
 impl Judge {
-    /// One look at everything.
-    pub(super) fn look(&mut self, world: &World) {
+    /// One look at everything; at the events only now and then.
+    pub(super) fn look(&mut self, world: &World, closely: bool) {
         for agent in 0..AGENTS.len() {
             let Some((life, up)) = world.up(AGENTS[agent]) else { continue };
             let Some(shared) = world.life(agent) else { continue };
             self.numbers(world, agent, life, &shared);
             self.caps(world, agent, up);
             self.leases(world, agent, up, &shared);
-            self.events(world, agent, &shared);
+            if closely {
+                self.events(world, agent, &shared);
+            }
             let stance = shared.stance.borrow().to_string();
             if self.told[agent] != stance {
                 world.tell(format!("{} stance {stance}", AGENTS[agent]));

@@ -33,13 +33,14 @@ use self::{
 };
 
 /// The grain of the network; what happens within a host is exact.
-const TICK: Duration = Duration::from_millis(10);
-/// Everything heals then at the latest.
-const HEAL_AT: Duration = Duration::from_secs(110);
+const TICK: Duration = Duration::from_millis(20);
+/// Everything heals then at the latest: in most seeds soon after the cut, in some only when every cap has passed.
+const HEAL_AT: (Duration, Duration) = (Duration::from_secs(38), Duration::from_secs(80));
+const LONG_PERCENT: u64 = 15;
 /// The longest that a healed world may take to end: the outcome of a cut may be looked for 220 s, twice.
 const END_WITHIN: Duration = Duration::from_secs(1200);
 /// After the end agents hear the last word and give their last events.
-const SETTLE: Duration = Duration::from_secs(20);
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// How one seed ended.
 struct Played {
@@ -47,6 +48,8 @@ struct Played {
     violations: Vec<String>,
     history: String,
     outcome: String,
+    /// In simulated time.
+    lasted: Duration,
     took: Duration,
 }
 
@@ -64,6 +67,9 @@ struct Play<'a> {
     judge: Judge,
     faults: Vec<Fault>,
     healed: Option<Duration>,
+    heal_at: Duration,
+    /// The switchover hangs until everything heals.
+    hangs: bool,
     stopped: bool,
 }
 
@@ -74,7 +80,9 @@ impl Play<'_> {
         let (faults, switching) = faults::throw(&dice);
         let world = World::new(seed, &dice);
         world.tell(format!("seed {seed}: {switching:?}, skews {:?}", world.skews));
+        let hangs = switching == Switching::Hangs;
         world.aws.switching(switching);
+        let heal_at = if dice.percent(LONG_PERCENT) { HEAL_AT.1 } else { HEAL_AT.0 };
         let latency = dice.one_of(&[(1, 10), (1, 60), (5, 250)]);
         let mut builder = turmoil::Builder::new();
         builder
@@ -98,7 +106,7 @@ impl Play<'_> {
         for name in COORDINATORS.into_iter().chain(AGENTS) {
             world.restarted(name);
         }
-        Play { world, sim, judge: Judge::default(), faults, healed: None, stopped: false }
+        Play { world, sim, judge: Judge::default(), faults, healed: None, heal_at, hangs, stopped: false }
     }
 
     fn trouble(&mut self) {
@@ -135,11 +143,11 @@ impl Play<'_> {
                 return self.world.violated(format!("a process ended: {error}"));
             }
             ticks += 1;
-            if !ticks.is_multiple_of(5) {
+            if !ticks.is_multiple_of(3) {
                 continue;
             }
             let now = self.world.now();
-            self.judge.look(&self.world);
+            self.judge.look(&self.world, ticks.is_multiple_of(12));
             if !locked(&self.world.violations).is_empty() {
                 return;
             }
@@ -148,14 +156,14 @@ impl Play<'_> {
             }
             let run = judge::run(&self.world);
             let over = run.as_ref().is_some_and(|run| run.outcome.is_some());
-            if self.healed.is_none() && (over || now > HEAL_AT || self.idle(now)) {
+            if self.healed.is_none() && (over || now > self.heal_at || self.idle(now)) {
                 self.heal();
             }
             if over && now > *ended.get_or_insert(now) + SETTLE {
                 return;
             }
             if let (Some(healed), Some(run)) = (self.healed, &run)
-                && ticks.is_multiple_of(500)
+                && ticks.is_multiple_of(150)
                 && !over
             {
                 if let Some(why) = judge::waits_for_a_person(&self.world, &run.id) {
@@ -171,7 +179,7 @@ impl Play<'_> {
 
     /// Nothing is left that could go wrong, and what went wrong has had its time.
     fn idle(&self, now: Duration) -> bool {
-        now > Duration::from_secs(60) && self.faults.iter().all(Fault::is_over)
+        !self.hangs && now > Duration::from_secs(25) && self.faults.iter().all(Fault::is_over)
     }
 }
 
@@ -188,12 +196,14 @@ fn play(seed: u64) -> Played {
     }
     let outcome = judge::run(&play.world).and_then(|run| run.outcome);
     let Play { world, sim, .. } = play;
+    let lasted = world.now();
     drop(sim);
     Played {
         seed,
         violations: locked(&world.violations).clone(),
         history: world.history(),
         outcome: outcome.map_or("unended", |outcome| outcome.as_str()).to_owned(),
+        lasted,
         took: began.mono().0,
     }
 }
@@ -203,7 +213,7 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 /// Plays these seeds on every core; stops at the first that breaks a promise.
-fn play_all(first: u64, many: u64) -> (Vec<(String, Duration)>, Option<Played>) {
+fn play_all(first: u64, many: u64) -> (Vec<(String, Duration, Duration)>, Option<Played>) {
     let next = AtomicU64::new(first);
     let worker = || {
         let mut ended = Vec::new();
@@ -213,7 +223,7 @@ fn play_all(first: u64, many: u64) -> (Vec<(String, Duration)>, Option<Played>) 
                 return (ended, None);
             }
             let played = play(seed);
-            ended.push((played.outcome.clone(), played.took));
+            ended.push((played.outcome.clone(), played.lasted, played.took));
             if !played.violations.is_empty() {
                 next.store(u64::MAX / 2, Ordering::SeqCst);
                 return (ended, Some(played));
@@ -243,10 +253,11 @@ fn whatever_the_network_does_every_seed_ends_complete_or_as_before_and_no_promis
     }
     let many = setting("SIM_SEEDS").unwrap_or(if depth::is_full() { 10_000 } else { 500 });
     let (ended, broken) = play_all(setting("SIM_FIRST").unwrap_or(1), many);
-    let cpu: Duration = ended.iter().map(|(_, took)| *took).sum();
-    let count = |outcome: &str| ended.iter().filter(|(it, _)| it == outcome).count();
+    let (lasted, took) =
+        ended.iter().fold((Duration::ZERO, Duration::ZERO), |(a, b), (_, lasted, took)| (a + *lasted, b + *took));
+    let count = |outcome: &str| ended.iter().filter(|(it, ..)| it == outcome).count();
     println!(
-        "{} seeds, {} succeeded, {} unwound, {} stopped, {} refused; {cpu:?} in sum",
+        "{} seeds, {} succeeded, {} unwound, {} stopped, {} refused; {lasted:?} simulated in {took:?}",
         ended.len(),
         count("succeeded"),
         count("unwound"),

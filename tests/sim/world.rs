@@ -105,17 +105,17 @@ fn time() -> Clock {
 
 /// AWS at a pace that leaves every intermediate state to be seen and the seeds affordable.
 fn timings() -> Timings {
-    let (second, half) = (Duration::from_secs(1), Duration::from_millis(500));
+    let ms = Duration::from_millis;
     Timings {
-        snapshot: second,
-        apply: half,
-        reboot: second,
-        task: second,
-        details_lag: half,
-        switchover: 3 * second,
-        completed_lag: 2 * second,
-        delete: second,
-        restorable_lag: second,
+        snapshot: ms(300),
+        apply: ms(200),
+        reboot: ms(500),
+        task: ms(400),
+        details_lag: ms(300),
+        switchover: ms(2500),
+        completed_lag: ms(1500),
+        delete: ms(300),
+        restorable_lag: ms(500),
     }
 }
 

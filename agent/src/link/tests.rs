@@ -220,6 +220,20 @@ async fn ingestion_resumes_at_max_pause() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ingestion_resumes_at_max_pause_though_clients_are_held() {
+    let (_coordinator, mut stream, agent, system, _folder) = attached("max-pause-held").await;
+    let mut both = hold(1, 60_000);
+    both.ingestion = IngestionWish::Paused { max_pause_ms: 300 };
+    stream.intent(&both).await;
+    assert_eq!(stream.settled(1).await, Ok(()));
+    assert!(system.paused.load(Ordering::SeqCst));
+    system.becomes(false).await;
+    let over = Refusal { reason: "the ingestion pause reached its cap".into(), pause_over: true };
+    assert_eq!(stream.settled(1).await, Err(over));
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_comes_back_undoes_its_predecessors_pause_before_it_dials() {
     let (coordinator, mut stream, agent, system, folder) = attached("restart").await;
     stream.intent(&paused(1, 60_000)).await;
