@@ -1,4 +1,4 @@
-//! Chance by seed: the same seed throws the same numbers. Nothing else in the simulation may be left to chance on purpose.
+//! Chance by seed: the same seed throws the same numbers.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};

@@ -82,7 +82,7 @@ fn one(dice: &Dice) -> Fault {
     let (from, after) = match dice.below(10) {
         0..3 => (From::Start, dice.millis(0..45_000)),
         3..6 => (From::Hold, dice.millis(0..4000)),
-        _ => (From::Arming, dice.millis(0..6000)),
+        _ => (From::Arming, dice.millis(0..4500)),
     };
     let lasts = match dice.below(10) {
         0..4 => dice.millis(50..3000),

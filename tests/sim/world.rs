@@ -112,7 +112,7 @@ fn timings() -> Timings {
         reboot: ms(500),
         task: ms(400),
         details_lag: ms(300),
-        switchover: ms(2500),
+        switchover: ms(1800),
         completed_lag: ms(1500),
         delete: ms(300),
         restorable_lag: ms(500),
@@ -120,7 +120,7 @@ fn timings() -> Timings {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, dice: &Dice) -> Arc<World> {
+    pub(super) fn new(seed: u64, dice: &Dice, long: bool) -> Arc<World> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::SeqCst);
         let folder = std::env::temp_dir().join(format!("pilot-sim-{}-{number}", std::process::id()));
@@ -128,7 +128,9 @@ impl World {
         let aws = Fake::new(clock.clone(), timings());
         let blue = aws.add_cluster(NewCluster::named(CLUSTER, "14.12")).resource_id;
         let (to_aws, at_aws) = mpsc::unbounded_channel();
-        let skews = [0; 4].map(|_| i64::try_from(dice.below(240)).unwrap_or_default() - 120);
+        // Cleanup waits until AWS's time has passed the coordinator's time of the cut.
+        let off = if long { 120 } else { 6 };
+        let skews = [0; 4].map(|_| dice.millis(0..2000 * off).as_secs().cast_signed() - off.cast_signed());
         let system = |agent, name, holds| Arc::new(System::new(agent, name, holds));
         Arc::new(World {
             seed,
