@@ -17,10 +17,13 @@ use super::{
 /// What a cap or a lease may be late by: a slow disk, a slow system, a system that fails for two seconds.
 const TOLERANCE: Duration = Duration::from_secs(5);
 
+/// Of an intent.
+type Number = (Epoch, Generation);
+
 #[derive(Default)]
 pub(super) struct Judge {
     /// By agent: the life it is in, its highest number, and the highest that hurt.
-    marks: [(u32, (Epoch, Generation), (Epoch, Generation)); 2],
+    marks: [(u32, Number, Number); 2],
     lapsed: [Option<Duration>; 2],
     pending: [BTreeSet<u64>; 2],
     observed: BTreeSet<(String, u64)>,
@@ -55,8 +58,8 @@ pub(super) fn waits_for_a_person(world: &World, id: &RunId) -> Option<String> {
 impl Judge {
     /// One look at everything; at the events only now and then.
     pub(super) fn look(&mut self, world: &World, closely: bool) {
-        for agent in 0..AGENTS.len() {
-            let Some((life, up)) = world.up(AGENTS[agent]) else { continue };
+        for (agent, name) in AGENTS.into_iter().enumerate() {
+            let Some((life, up)) = world.up(name) else { continue };
             let Some(shared) = world.life(agent) else { continue };
             self.numbers(world, agent, life, &shared);
             self.caps(world, agent, up);
@@ -152,10 +155,8 @@ impl Judge {
         for entry in entries {
             self.read = entry.seq.0 + 1;
             match entry.fact {
-                Fact::Observed { source, n, .. } => {
-                    if !self.observed.insert((source.0.clone(), n)) {
-                        world.violated(format!("event {n} of {source:?} is in the journal twice"));
-                    }
+                Fact::Observed { source, n, .. } if !self.observed.insert((source.0.clone(), n)) => {
+                    world.violated(format!("event {n} of {source:?} is in the journal twice"));
                 }
                 Fact::PivotArmed { .. } => {
                     self.armings += 1;
