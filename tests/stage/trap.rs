@@ -24,7 +24,7 @@ insert into trap.plan values (1000000, '');
 create table trap.spared (point text primary key);
 create function trap.point(fact jsonb) returns text immutable language sql as $$
     select left(regexp_replace(regexp_replace(concat_ws(' ', fact->>'kind', fact->>'step', fact->>'key', fact->>'from', fact->'event'->>'event',
-        fact->>'monitor', fact->'request'->>'request', fact->>'code', fact->>'name', fact->>'outcome'), '[^ -~]', '?', 'g'), 'up-[0-9a-f]+', 'up', 'g'), 60) $$;
+        fact->>'monitor', fact->'request'->>'request', fact->>'code', fact->>'name', fact->>'outcome'), '[^ -~]', '?', 'g'), '(up|db)-[0-9a-fA-Z]{16,}', '\\1', 'g'), 60) $$;
 create function trap.stand() returns trigger language plpgsql security definer set lock_timeout = 0 as $$
 declare
     here text := trap.point(new.fact::jsonb);
