@@ -398,9 +398,13 @@ impl Gate {
             return;
         }
         for controller in &self.controllers {
-            if let Err(error) = controller.restore_target().await {
-                tracing::warn!(system = controller.name(), error = %chain(&error), "cannot go back to the name yet");
-                self.name_good_since = Some(now);
+            match controller.restore_target().await {
+                Ok(true) => {}
+                Ok(false) => self.name_good_since = Some(now),
+                Err(error) => {
+                    tracing::warn!(system = controller.name(), error = %chain(&error), "cannot go back to the name yet");
+                    self.name_good_since = Some(now);
+                }
             }
         }
     }

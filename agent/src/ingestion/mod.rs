@@ -76,9 +76,10 @@ pub trait IngestionController: Send + Sync {
     fn retarget(&self, _to: Serving) -> BoxFuture<'_, Result<(), ControlError>> {
         Box::pin(async { Ok(()) })
     }
-    /// Sends clients where the configuration sent them before [`IngestionController::retarget`]: to the production name.
-    fn restore_target(&self) -> BoxFuture<'_, Result<(), ControlError>> {
-        Box::pin(async { Ok(()) })
+    /// Sends clients where the configuration sent them before [`IngestionController::retarget`]: to the production name. `false`
+    /// when that must wait, because the system itself remembers another address of the name.
+    fn restore_target(&self) -> BoxFuture<'_, Result<bool, ControlError>> {
+        Box::pin(async { Ok(true) })
     }
 }
 

@@ -23,6 +23,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// One command of the console other than `PAUSE`, which the caller bounds.
 const COMMAND_WITHIN: Duration = Duration::from_secs(2);
 
+/// What is said to be remembered for 0 s may be so for most of a second.
+const FORGOTTEN_AFTER: Duration = Duration::from_millis(1100);
+
 /// Where the admin console is.
 #[derive(Debug, Clone)]
 pub struct Console {
@@ -208,6 +211,28 @@ impl PgBouncer {
         Ok(())
     }
 
+    /// For how many seconds more PgBouncer itself remembers another address of a name in `before` than `now` has in its place. Its
+    /// cache of names has its own time to live (`dns_max_ttl`), whatever ours says.
+    async fn remembers(&self, before: &str, now: &str) -> Result<Option<u64>, ControlError> {
+        let (names, places) = (hosts(before, &self.databases), hosts(now, &self.databases));
+        let session = self.session().await?;
+        let cached = self.command(&session, "SHOW DNS_HOSTS").await?;
+        self.keep(session).await;
+        let stale = cached.iter().filter_map(|message| {
+            let SimpleQueryMessage::Row(row) = message else { return None };
+            let (name, addresses) = (column(row, "hostname")?, column(row, "addrs").unwrap_or_default());
+            let host =
+                |address: &'_ str| address.rsplit_once(':').map_or(address.to_owned(), |(host, _)| host.to_owned());
+            let known: Vec<String> = addresses.split(',').map(host).collect();
+            let ours = names.iter().filter(|(_, host)| *host == name);
+            let other = ours
+                .into_iter()
+                .any(|(ours, _)| places.iter().any(|(database, place)| database == ours && !known.contains(place)));
+            other.then(|| column(row, "ttl").and_then(|left| left.parse().ok()).unwrap_or(0))
+        });
+        Ok(stale.max())
+    }
+
     fn original(&self) -> PathBuf {
         let mut name = self.config_file.as_os_str().to_owned();
         name.push(".before-upgrade");
@@ -237,6 +262,17 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// A database name for the console.
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Where the named databases go by this text: name and host.
+fn hosts(text: &str, databases: &[String]) -> Vec<(String, String)> {
+    let line = |line: &str| {
+        let (name, settings) = line.split_once('=')?;
+        let name = name.trim().trim_matches('"');
+        let host = settings.split_whitespace().find_map(|word| word.strip_prefix("host="))?;
+        databases.iter().any(|ours| ours == name).then(|| (name.to_owned(), host.to_owned()))
+    };
+    text.lines().filter_map(line).collect()
 }
 
 /// Replaces a file at once, with the rights it had.
@@ -340,15 +376,24 @@ impl IngestionController for PgBouncer {
         })
     }
 
-    fn restore_target(&self) -> BoxFuture<'_, Result<(), ControlError>> {
+    fn restore_target(&self) -> BoxFuture<'_, Result<bool, ControlError>> {
         Box::pin(async move {
             if !self.original().exists() {
-                return Ok(());
+                return Ok(true);
             }
-            let before = self.read(&self.original())?;
+            let (before, now) = (self.read(&self.original())?, self.read(&self.config_file)?);
+            match self.remembers(&before, &now).await? {
+                None => {}
+                Some(0) => self.clock.sleep(FORGOTTEN_AFTER).await,
+                Some(seconds) => {
+                    tracing::debug!(system = self.name, seconds, "another address of the name is remembered");
+                    return Ok(false);
+                }
+            }
             self.write_and_reload(&before).await?;
             let removed = std::fs::remove_file(self.original());
-            removed.map_err(|error| failed(self.doing("removing the kept databases file"), error))
+            removed.map_err(|error| failed(self.doing("removing the kept databases file"), error))?;
+            Ok(true)
         })
     }
 }
@@ -423,6 +468,7 @@ mod tests {
         tokio::spawn(async move {
             let host = |text: &str| text.split_once("host=").unwrap().1.split_whitespace().next().unwrap().to_owned();
             let mut read = "127.0.0.1".to_owned();
+            let mut remembered = ["127.0.0.1:0", "127.0.0.3:0,127.0.0.2:0"].into_iter();
             loop {
                 let (mut socket, _) = listener.accept().await.unwrap();
                 let length = socket.read_i32().await.unwrap();
@@ -437,6 +483,10 @@ mod tests {
                     match text.as_str() {
                         "RELOAD" => read = host(&std::fs::read_to_string(&config_file).unwrap()),
                         "SHOW DATABASES" => answer = row(&[("name", "bench"), ("host", &read), ("port", "5432")]),
+                        "SHOW DNS_HOSTS" => {
+                            let addresses = remembered.next().unwrap_or_default();
+                            answer = row(&[("hostname", "production"), ("ttl", "7"), ("addrs", addresses)]);
+                        }
                         _ => {}
                     }
                     answer.extend_from_slice(b"C\0\0\0\x07OK\0Z\0\0\0\x05I");
@@ -488,6 +538,25 @@ mod tests {
         let elsewhere = |_: &str| "127.0.0.3:5432".parse().unwrap();
         let error = bouncer.sends(elsewhere).await.unwrap_err().to_string();
         assert!(error.contains("\"127.0.0.2:5432\"), not to 127.0.0.3:5432"), "{error}");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn clients_are_not_sent_back_to_a_name_while_the_pooler_remembers_its_old_address() {
+        let folder = std::env::temp_dir().join(format!("bouncer-names-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("databases.ini");
+        let by_name = "[databases]\nbench = host=production port=5432 dbname=bench\n";
+        std::fs::write(&file, by_name).unwrap();
+        let asked = std::sync::Arc::default();
+        let bouncer = bouncer(console(file.clone(), std::sync::Arc::clone(&asked)).await, &file);
+        let green = Serving { writer: "127.0.0.2:5432".parse().unwrap(), reader: None };
+        bouncer.retarget(green).await.unwrap();
+        assert!(!bouncer.restore_target().await.unwrap(), "the name is remembered at 127.0.0.1");
+        assert!(std::fs::read_to_string(&file).unwrap().contains("host=127.0.0.2"));
+        assert!(bouncer.restore_target().await.unwrap(), "the name is known to be at 127.0.0.2");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), by_name);
+        assert_eq!(asked.lock().unwrap().last().map(String::as_str), Some("RELOAD"));
         std::fs::remove_dir_all(folder).unwrap();
     }
 }
