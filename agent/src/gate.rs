@@ -387,7 +387,8 @@ impl Gate {
             && !goal.hold
             && matches!(
                 self.shared.probe.borrow().production,
-                Some((_, Outcome::Answered { side: Some(Side::Green), wrote: true, .. }))
+                // Our table, and so our write, may be gone by now: cleanup removes it.
+                Some((_, Outcome::Answered { side: Some(Side::Green), ref said, .. })) if !said.read_only && !said.in_recovery
             );
         if !good {
             self.name_good_since = None;
