@@ -145,10 +145,10 @@ impl IngestionController for Controller {
         })
     }
 
-    fn restore_target(&self) -> BoxFuture<'_, Result<(), ControlError>> {
+    fn restore_target(&self) -> BoxFuture<'_, Result<bool, ControlError>> {
         Box::pin(async {
             locked(&self.system.state).on_green = false;
-            Ok(())
+            Ok(true)
         })
     }
 }
