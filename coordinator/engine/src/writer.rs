@@ -106,7 +106,9 @@ impl<D: Domain> Writer<D> {
             if drop_at.is_some_and(|drop_at| clock.mono() >= drop_at) {
                 return None;
             }
-            let wake_at = [Some(self.renew_at), Some(self.inbox_at), drop_at].into_iter().flatten().min();
+            // Who is to stop reads no inbox any more: what is due there must not keep the work from its turn.
+            let inbox_at = (self.signal() == Signal::None).then_some(self.inbox_at);
+            let wake_at = [Some(self.renew_at), inbox_at, drop_at].into_iter().flatten().min();
             let fenced = self.signal() == Signal::Fenced;
             tokio::select! {
                 biased;

@@ -103,6 +103,18 @@ async fn what_was_asked_while_armed_is_void_once_it_has_happened() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_driver_that_is_stopped_while_armed_reads_the_outcome_first() {
+    let stage = Stage::new(plan()).await;
+    stage.world.on("p.look", Act::Hang(Duration::from_secs(300)));
+    let going = stage.go();
+    going.folds(|state| state.armed()).await;
+    going.stop.cancel();
+    assert_eq!(going.end().await, Ended::Stopped);
+    assert!(!stage.state().await.armed(), "the work went on until it was known what became of the call");
+    assert!(stage.world.log().contains(&"p.look came back".to_owned()), "{:?}", stage.world.log());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failure_while_armed_asks_a_person_and_then_looks_again() {
     let stage = Stage::new(plan()).await;
     stage.world.on("p.look", Act::Fail(FailureClass::NeedsOperator));
