@@ -119,14 +119,13 @@ impl Journal for Line {
 
     fn append<'a>(&'a self, append: Append<'a>) -> BoxFuture<'a, Result<(), JournalError>> {
         Box::pin(self.trip("appending", async |shelf| {
-            let kind = append.fact.get("kind").or_else(|| append.fact.get("fact")).cloned();
             let (seq, epoch) = (append.seq, append.epoch);
             let text = append.fact.to_string();
             let done = shelf.journal.append(append).await;
             let shown: String = text.chars().take(160).collect();
             let end = if let Err(error) = &done { format!(" REFUSED {error}") } else { String::new() };
             let by = COORDINATORS[self.coordinator];
-            self.world.tell(format!("{by} e{epoch} #{seq} {}{shown}{end}", kind.map_or("", |_| "")));
+            self.world.tell(format!("{by} e{epoch} #{seq} {shown}{end}"));
             done
         }))
     }
