@@ -36,7 +36,7 @@ def main():
     session = botocore.session.get_session()
     with urllib.request.urlopen(os.environ["AWS_ENDPOINT_URL"] + "/_lab/operations", timeout=10) as answer:
         served = json.load(answer)
-    for service, operations in served.items():
+    for service, operations in sorted(served.items(), reverse=True):
         model = session.get_service_model(service)
         for name in sorted(operations):
             shape = model.operation_model(name).input_shape

@@ -12,8 +12,8 @@ use crate::cloud::{dispatch, metrics};
 use crate::settings::{ClusterSettings, Settings, Timings};
 use crate::{Lab, fleet, install};
 
-/// AWS's own clients, pinned: the tests hold the lab against the models that come with them.
-const CLIENTS: [&str; 2] = ["boto3==1.44.5", "awscli==1.46.3"];
+/// AWS's own clients, pinned: the tests hold the lab against the models that come with botocore.
+const CLIENTS: [&str; 3] = ["boto3==1.44.5", "botocore==1.44.8", "awscli==1.46.3"];
 
 /// How long a change or a deletion shows.
 const SHOWN: Duration = Duration::from_millis(400);
@@ -23,19 +23,20 @@ pub(crate) async fn python() -> PathBuf {
     python_with("aws-clients", &CLIENTS).await
 }
 
-/// A python with these packages, in a virtual environment that is made once, in a folder of the cache directory.
+/// A python with these packages, in a virtual environment that is made once, and anew for other packages, in a folder of the cache
+/// directory.
 pub(crate) async fn python_with(folder: &str, packages: &[&str]) -> PathBuf {
     let folder = install::cache_dir().join(folder);
     std::fs::create_dir_all(&folder).expect("the cache folder");
     let _lock = fleet::lock(&folder.join("lock")).await.expect("the cache's lock");
     let venv = folder.join("venv");
-    let stamp = venv.join("complete");
-    if !stamp.exists() {
+    let (stamp, made_of) = (venv.join("complete"), packages.join(" "));
+    if !std::fs::read_to_string(&stamp).is_ok_and(|there| there == made_of) {
         let _ = std::fs::remove_dir_all(&venv);
         run(program("python3").args(["-m", "venv"]).arg(&venv)).await;
         let mut install = program(venv.join("bin/pip"));
         run(install.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages)).await;
-        std::fs::write(&stamp, "").expect("the stamp");
+        std::fs::write(&stamp, made_of).expect("the stamp");
     }
     venv.join("bin/python")
 }
