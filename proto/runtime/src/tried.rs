@@ -5,7 +5,7 @@
 //! Input that once did harm is kept in the crate's folder `seeds/TARGET` and is tried first, for ever. What a parser says is
 //! followed too: input that brings out an answer not heard before is kept for the rest of the run and taken apart in its turn.
 //!
-//! - `TRIED_SECONDS`: how long each target runs; without it 2 s, and a minute where `TEST_DEPTH=full`.
+//! - `TRIED_SECONDS`: how long each target runs; without it 2 s. `tests/run` gives each a minute.
 //! - `TRIED_SEED`: where the numbers begin; without it always the same, so that a run can be had again.
 
 use std::collections::BTreeSet;
@@ -205,8 +205,7 @@ fn fingerprint(answer: impl AsRef<[u8]>) -> u64 {
 
 fn time() -> Duration {
     let given = std::env::var("TRIED_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
-    let full = std::env::var("TEST_DEPTH").is_ok_and(|depth| depth == "full");
-    Duration::from_secs(given.unwrap_or(if full { 60 } else { 2 }))
+    Duration::from_secs(given.unwrap_or(2))
 }
 
 fn seed() -> u64 {
