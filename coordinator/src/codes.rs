@@ -62,6 +62,8 @@ codes! {
     BAD_TOKEN = "PU0113";
     /// As many agents are attached as the coordinator bears.
     TOO_MANY_AGENTS = "PU0115";
+    /// An agent of a version that does not work with this one.
+    OTHER_PROTOCOL = "PU0116";
 
     /// Ingestion does not do what it was told: a monitor sees it, or an agent says so.
     INGESTION_OFF = "PU0604";

@@ -12,6 +12,7 @@ pub mod job;
 pub mod jobs;
 pub mod lsn;
 pub mod phase;
+pub mod protocol;
 pub mod report;
 pub mod side;
 

@@ -30,6 +30,7 @@ use crate::{
     gate::Gate,
     helm::{self, Helm},
     ingestion::{BoxFuture, ControlError, IngestionController, Marks, Observation, PauseMark, Serving},
+    jobs::Registry,
     pg::Dialer,
     spool::Spool,
     state::Shared,
@@ -51,7 +52,13 @@ impl Stream {
     }
 
     pub(crate) async fn welcome(&self, epoch: u64, lease_ms: u64) {
-        let welcome = generated::Welcome { store_id: "store".into(), epoch, lease_ms, role: "helper".into() };
+        self.welcome_speaking(epoch, lease_ms, 0).await;
+    }
+
+    /// The same of a coordinator that speaks this version of the link.
+    pub(crate) async fn welcome_speaking(&self, epoch: u64, lease_ms: u64, protocol: u32) {
+        let (store_id, role) = ("store".into(), "helper".into());
+        let welcome = generated::Welcome { store_id, epoch, lease_ms, role, protocol };
         self.say(to_agent::Message::Welcome(welcome)).await;
     }
 
@@ -250,6 +257,16 @@ pub(crate) fn folder(name: &str) -> PathBuf {
 
 impl Agent {
     pub(crate) async fn start(folder: &std::path::Path, address: &str, system: Arc<System>) -> Agent {
+        Agent::start_with(folder, address, system, crate::jobs::registry()).await
+    }
+
+    /// The same, with these kinds of jobs.
+    pub(crate) async fn start_with(
+        folder: &std::path::Path,
+        address: &str,
+        system: Arc<System>,
+        jobs: Registry,
+    ) -> Agent {
         let clock = Clock::system();
         let spool = Spool::open(&folder.join("agent.sqlite")).unwrap();
         let memory = spool.wake().await.unwrap();
@@ -264,7 +281,7 @@ impl Agent {
         std::fs::write(folder.join("pw"), "secret\n").unwrap();
         let dialer = Dialer::new(&database, vec!["127.0.0.0/8".parse().unwrap()], clock.clone()).unwrap();
         let shared = Shared::new(clock.clone(), spool, dialer, memory);
-        let runner = Runner::new(shared.clone(), crate::jobs::registry(), "agent-1".into(), Vec::new()).await.unwrap();
+        let runner = Runner::new(shared.clone(), jobs, "agent-1".into(), Vec::new()).await.unwrap();
         let stop = Stop::new();
         helm::steer(&shared);
         let mut supervisor = Supervisor::new(clock, stop.clone(), |_| {});

@@ -1,5 +1,6 @@
 //! Runs jobs: once per id, however often it is sent and across reconnects; the urgent ones never behind the long ones; each
-//! under its deadline. What a job answered is kept until the coordinator has it.
+//! under its deadline. What a job answered is kept until the coordinator has it. What was done is never done again under its id;
+//! a failure that was acknowledged is over, and asked for again it is new work.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -148,11 +149,11 @@ impl Runner {
             return Offer::Answered;
         }
         match self.0.shared.spool.result::<Answer>(job.id.as_str()).await {
-            Ok(Some(answer)) => {
-                locked(&self.0.answers).insert(job.id.clone(), answer);
+            Ok(Some(done @ Answer::Done { .. })) => {
+                locked(&self.0.answers).insert(job.id.clone(), done);
                 return Offer::Answered;
             }
-            Ok(None) => {}
+            Ok(Some(Answer::Failed { .. }) | None) => {}
             Err(error) => tracing::error!(error = %chain(&error), "the results cannot be read, running the job again"),
         }
         let Some(urgent) = self.0.registry.urgent(&job.kind) else {

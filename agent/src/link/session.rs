@@ -11,6 +11,7 @@ use proto::{
     ids::JobId,
     intent::{Intent, Refusal},
     job::Job,
+    protocol::{self, Misfit},
     side::Side,
 };
 use runtime::{
@@ -60,6 +61,11 @@ pub(super) enum End {
 #[error("the coordinator is of store {0:?}, not of {1:?}; start the agent once with --rebind if that is wanted")]
 struct ForeignStore(String, String);
 
+/// The coordinator is of a version that this agent does not understand.
+#[derive(Debug, thiserror::Error)]
+#[error("the coordinator is of a version that does not work with this agent's")]
+struct OtherProtocol(#[source] Misfit);
+
 pub(super) struct Session {
     shared: Shared,
     options: Arc<Options>,
@@ -73,6 +79,7 @@ pub(super) struct Session {
     applied_at: Option<Mono>,
     /// Answered for on this stream.
     settled: Option<(Epoch, Generation, bool)>,
+    /// Answers said on this stream and not acknowledged yet.
     answered: BTreeSet<JobId>,
     last_event: u64,
     reported: ProbeState,
@@ -168,7 +175,13 @@ impl Session {
 
     async fn hear(&mut self, message: Down) -> Result<Option<End>, TaskError> {
         match message {
-            Down::Welcome { store, epoch, lease_ms, lead } => self.welcomed(store, epoch, lease_ms, lead).await?,
+            Down::Welcome { store, epoch, lease_ms, lead, protocol } => {
+                if let Err(misfit) = protocol::understood(protocol) {
+                    self.shared.refused("protocol", "welcome", epoch);
+                    return Err(Box::new(OtherProtocol(misfit)));
+                }
+                self.welcomed(store, epoch, lease_ms, lead).await?;
+            }
             Down::LeaseRenewed { sequence, epoch } => self.renewed(sequence, epoch),
             Down::Intent(intent) => self.intent(*intent).await?,
             Down::Job(job) => self.job(*job).await?,
@@ -177,7 +190,10 @@ impl Session {
                     self.runner.cancel(&id);
                 }
             }
-            Down::AckJob(id) => self.runner.acknowledge(&id).await?,
+            Down::AckJob(id) => {
+                self.answered.remove(&id);
+                self.runner.acknowledge(&id).await?;
+            }
             Down::AckEvent(n) => {
                 self.shared.spool.acknowledge_event(n).await?;
                 self.say_events().await?;

@@ -1,16 +1,25 @@
 //! The link, the gate and the helm against a coordinator on the real wire.
 
-use std::{sync::Arc, sync::atomic::Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 use proto::{
     epoch::{Epoch, Generation},
     intent::{GateWish, IngestionWish, Intent, Refusal, SwitchoverWindow, Targets, WatchWish},
-    job::Expected,
+    job::{Expected, JobFailureClass, JobKind as _},
+    jobs::{LedgerState, LedgerStatus},
+    protocol,
     report::{Event, HoldKind, Report},
     side::{Endpoint, Member, Side, SideIdentity},
 };
 
-use crate::{ingestion::Serving, status::Chart};
+use crate::{
+    ingestion::Serving,
+    jobs::{Registry, failure},
+    status::Chart,
+};
 
 use super::{
     fake::{Agent, CLUSTER, Coordinator, Stream, System, folder},
@@ -287,10 +296,53 @@ async fn a_jobs_answer_is_kept_until_it_is_acknowledged_and_given_again_for_the_
     let mut stream = coordinator.attached().await;
     stream.welcome(4, 2_000).await;
     assert_eq!(failed(&mut stream, "up-test/1").await, first, "it was not acknowledged");
-    let ack = generated::Ack { what: Some(ack::What::JobId("up-test/1".into())) };
-    stream.say(Down::Ack(ack)).await;
     stream.say(job("up-test/1", "identify", 4)).await;
     assert_eq!(failed(&mut stream, "up-test/1").await, first, "the same id is the same work");
+    agent.kill().await;
+}
+
+/// A kind of job that fails the first time and is counted.
+fn second_time_lucky() -> (Registry, Arc<AtomicU32>) {
+    let (mut registry, runs) = (Registry::default(), Arc::new(AtomicU32::new(0)));
+    let counted = runs.clone();
+    registry.add::<LedgerStatus, _, _>(move |_, _| {
+        let run = counted.fetch_add(1, Ordering::SeqCst);
+        async move {
+            match run {
+                0 => Err(failure(JobFailureClass::Transient, "PU0703", "asking the ledger", ["blue does not answer"])),
+                _ => Ok(LedgerState { open_verdicts: 0, rows: u64::from(run) }),
+            }
+        }
+    });
+    (registry, runs)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_that_was_acknowledged_is_new_work_and_what_was_done_is_never_done_again() {
+    let (mut coordinator, folder, system) = (Coordinator::start().await, folder("again"), Arc::new(System::default()));
+    let (jobs, runs) = second_time_lucky();
+    let agent = Agent::start_with(&folder, &coordinator.address, system, jobs).await;
+    let mut stream = coordinator.attached().await;
+    stream.welcome(4, 2_000).await;
+    let (id, kind) = ("up-test/1", LedgerStatus::KIND);
+    let ack = || Down::Ack(generated::Ack { what: Some(ack::What::JobId(id.into())) });
+    stream.say(job(id, kind, 4)).await;
+    let first = failed(&mut stream, id).await;
+    stream.say(job(id, kind, 4)).await;
+    assert_eq!(failed(&mut stream, id).await, first, "it was not acknowledged");
+    // On the same stream, as an undoing asks that is tried again.
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        stream.say(ack()).await;
+        stream.say(job(id, kind, 4)).await;
+        let done = |message: &Up| match message {
+            Up::JobDone(job) if job.id == id => Some(job.output_json.clone()),
+            _ => None,
+        };
+        answers.push(stream.hear("an answer", done).await);
+    }
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(runs.load(Ordering::SeqCst), 2, "once failed, once done");
     agent.kill().await;
 }
 
@@ -340,6 +392,25 @@ async fn commands_that_are_stale_replayed_or_altered_are_refused_counted_and_log
     for line in [r#"{reason="stale"} 6"#, r#"{reason="altered"} 2"#] {
         assert!(shown.contains(&format!("pilot_agent_commands_refused_total{line}")), "{line}: {shown}");
     }
+    agent.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_that_speaks_another_version_is_not_obeyed_and_one_that_is_understood_is() {
+    let mut coordinator = Coordinator::start().await;
+    let (folder, system) = (folder("other-version"), Arc::new(System::default()));
+    let agent = Agent::start(&folder, &coordinator.address, system.clone()).await;
+    let stream = coordinator.attached().await;
+    stream.welcome_speaking(4, 2_000, protocol::SPOKEN + 1).await;
+    stream.intent(&hold(1, 60_000)).await;
+    // It hangs up and dials again.
+    let mut stream = coordinator.attached().await;
+    assert_eq!(agent.shared.refusals(), [("protocol", "welcome", 4)]);
+    assert_eq!(system.pauses.load(Ordering::SeqCst), 0);
+    assert_eq!(stream.hello.protocol, protocol::SPOKEN);
+    stream.welcome_speaking(4, 2_000, protocol::SPOKEN).await;
+    stream.intent(&wish(1)).await;
+    assert_eq!(stream.settled(1).await, Ok(()));
     agent.kill().await;
 }
 

@@ -9,6 +9,7 @@ use proto::{
     ids::{AgentId, ClusterArn, JobId},
     intent::Intent,
     job::{Job, JobFailure, JobFailureClass, JobProgress},
+    protocol,
     report::Report,
     wire::{self, ack, from_agent, to_agent},
 };
@@ -35,7 +36,7 @@ fn bad(message: &'static str, reason: impl Display) -> WireError {
 /// What the coordinator says.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Down {
-    Welcome { store: StoreId, epoch: Epoch, lease_ms: u64, lead: bool },
+    Welcome { store: StoreId, epoch: Epoch, lease_ms: u64, lead: bool, protocol: u32 },
     LeaseRenewed { sequence: u64, epoch: Epoch },
     Intent(Box<Intent>),
     Job(Box<Job>),
@@ -88,6 +89,7 @@ pub(crate) fn read(message: WireDown) -> Result<Down, WireError> {
             epoch: Epoch(it.epoch),
             lease_ms: it.lease_ms,
             lead: it.role == "lead",
+            protocol: it.protocol,
         },
         M::LeaseRenewed(it) => Down::LeaseRenewed { sequence: it.sequence, epoch: Epoch(it.epoch) },
         M::Intent(it) => {
@@ -130,6 +132,7 @@ pub(crate) fn hello(hello: Hello<'_>) -> WireUp {
         jobs_in_flight: hello.jobs_in_flight.iter().map(JobId::to_string).collect(),
         controllers: hello.controllers,
         queries: hello.queries,
+        protocol: protocol::SPOKEN,
     }))
 }
 
@@ -227,7 +230,8 @@ mod tests {
     fn any_bytes_of_a_coordinator_are_read_or_refused_by_name() {
         use prost::Message as _;
         let down = |message| WireDown { message: Some(message) };
-        let welcome = wire::Welcome { store_id: "s".into(), epoch: 3, lease_ms: 15_000, role: "lead".into() };
+        let welcome =
+            wire::Welcome { store_id: "s".into(), epoch: 3, lease_ms: 15_000, role: "lead".into(), protocol: 1 };
         let job = wire::Job {
             id: "up-1/vacuum/1/vacuum".into(),
             kind: "vacuum".into(),

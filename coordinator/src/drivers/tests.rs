@@ -165,6 +165,7 @@ async fn an_event_is_acknowledged_when_its_fact_is_in_the_journal() {
     let drivers = life(&file, &outside).await;
     let clock = Clock::system();
     let hello = Hello {
+        protocol: 0,
         agent: "agent-1".parse().unwrap(),
         cluster: CLUSTER.parse().unwrap(),
         version: "0.0.0".into(),

@@ -457,7 +457,7 @@ impl Agents {
         let (kind, epoch) = (J::KIND.to_owned(), inner.epoch);
         let job = Job { id: id.clone(), epoch, deadline_ms: millis(deadline), kind, on, body };
         let state = JobState::Wanted(Box::new(job));
-        inner.jobs.insert(id.clone(), JobEntry { agent: lead, state, progress: None, until: now + deadline });
+        inner.jobs.insert(id.clone(), JobEntry::new(lead, state, now + deadline));
         drop(inner);
         self.table.ring_down();
         Ok(())

@@ -22,6 +22,8 @@ pub struct Hello {
     pub controllers: Vec<String>,
     /// Names of the business queries that its configuration defines.
     pub queries: Vec<String>,
+    /// What it speaks, see [`proto::protocol`].
+    pub protocol: u32,
 }
 
 /// What an agent says after its `Hello`.

@@ -78,6 +78,7 @@ impl LinkService {
         let first = first.ok_or_else(|| Status::invalid_argument("the stream ended before a Hello"))?;
         let hello = wire::hello(first).map_err(|error| Status::invalid_argument(error.to_string()))?;
         self.guard.attach(caller, &hello.agent, &hello.cluster)?;
+        self.guard.speaks(&hello.agent, &hello.cluster, hello.protocol)?;
         tracing::info!(agent = %hello.agent, cluster = %hello.cluster, version = hello.version, "agent attached");
         Ok(self.hub.attach(hello))
     }

@@ -3,12 +3,11 @@
 //! The same for a stream over the wire and for a scripted agent of a test. It holds no state that is worth keeping: a new
 //! session says everything again.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proto::{
     epoch::{Epoch, Generation},
-    ids::{AgentId, JobId},
+    ids::AgentId,
 };
 use tokio::sync::watch;
 
@@ -28,7 +27,6 @@ pub struct Session {
     down: watch::Receiver<u64>,
     welcome: Option<Welcome>,
     told: Option<(Epoch, Generation)>,
-    sent: BTreeSet<(JobId, bool)>,
     over: bool,
 }
 
@@ -36,7 +34,7 @@ impl Session {
     pub(crate) fn new(table: Arc<Table>, agent: AgentId, number: u64, welcome: Welcome) -> Session {
         let mut down = table.down();
         down.mark_changed();
-        Session { table, agent, number, down, welcome: Some(welcome), told: None, sent: BTreeSet::new(), over: false }
+        Session { table, agent, number, down, welcome: Some(welcome), told: None, over: false }
     }
 
     /// What to send next; waits until there is something. `None` when the session is over. Cancel-safe.
@@ -65,7 +63,7 @@ impl Session {
             return None;
         }
         let message = inner
-            .next_for(&self.agent, self.told, &mut self.sent)
+            .next_for(&self.agent, self.number, self.told)
             .or_else(|| inner.closing.clone().map(|address| ToAgent::Goodbye { address, after_ms: 250 }))?;
         match &message {
             ToAgent::Intent(intent) => self.told = Some((intent.epoch, intent.generation)),

@@ -78,6 +78,14 @@ pub(crate) struct JobEntry {
     pub(crate) progress: Option<JobProgress>,
     /// When the coordinator stops waiting for an answer.
     pub(crate) until: Mono,
+    /// The session that has said it last, and whether it took it back. Not told by that session: it is said (again).
+    pub(crate) told: Option<(u64, bool)>,
+}
+
+impl JobEntry {
+    pub(crate) fn new(agent: AgentId, state: JobState, until: Mono) -> JobEntry {
+        JobEntry { agent, state, progress: None, until, told: None }
+    }
 }
 
 pub(crate) enum JobState {
@@ -274,7 +282,7 @@ impl Inner {
         }
         let ours = self.upgrade.as_ref().is_some_and(|upgrade| id.as_str().starts_with(&format!("{upgrade}/")));
         if ours && self.jobs.len() < JOBS_MAX {
-            self.jobs.insert(id, JobEntry { agent: from.clone(), state, progress: None, until: now });
+            self.jobs.insert(id, JobEntry::new(from.clone(), state, now));
         } else {
             self.ack_job(from, id);
         }
@@ -390,12 +398,13 @@ impl Inner {
         self.targets = None;
     }
 
-    /// The next thing to say to an agent, given what its session has said already.
+    /// The next thing that a session says to its agent, which was told this intent on it. An acknowledgement comes before the jobs,
+    /// so that a job that is asked for again is not taken for the one whose answer is still being acknowledged.
     pub(crate) fn next_for(
         &mut self,
         id: &AgentId,
+        session: u64,
         told: Option<(Epoch, Generation)>,
-        sent: &mut BTreeSet<(JobId, bool)>,
     ) -> Option<ToAgent> {
         let in_roster = self.roster.contains(id);
         if let Some(intent) = self.intent.as_ref().filter(|_| in_roster)
@@ -403,19 +412,17 @@ impl Inner {
         {
             return Some(ToAgent::Intent(Box::new(Intent::clone(intent))));
         }
-        for (job, entry) in self.jobs.iter().filter(|(_, entry)| entry.agent == *id) {
-            match &entry.state {
-                JobState::Wanted(body) if sent.insert((job.clone(), false)) => {
-                    sent.remove(&(job.clone(), true));
-                    return Some(ToAgent::Job(body.clone()));
-                }
-                JobState::Cancelled(epoch) if sent.insert((job.clone(), true)) => {
-                    sent.remove(&(job.clone(), false));
-                    return Some(ToAgent::CancelJob { id: job.clone(), epoch: *epoch });
-                }
-                _ => {}
-            }
+        if let Some(message) = self.agents.get_mut(id)?.outbox.pop_front() {
+            return Some(message);
         }
-        self.agents.get_mut(id)?.outbox.pop_front()
+        self.jobs.iter_mut().filter(|(_, entry)| entry.agent == *id).find_map(|(job, entry)| {
+            let (taken_back, message) = match &entry.state {
+                JobState::Wanted(body) => (false, ToAgent::Job(body.clone())),
+                JobState::Cancelled(epoch) => (true, ToAgent::CancelJob { id: job.clone(), epoch: *epoch }),
+                JobState::Done(_) | JobState::Refused { .. } | JobState::Failed(_) => return None,
+            };
+            let now = Some((session, taken_back));
+            (std::mem::replace(&mut entry.told, now) != now).then_some(message)
+        })
     }
 }

@@ -19,9 +19,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Server;
 
-use super::wire::played::{AgentLinkClient, Event, Heartbeat, Hello, IntentApplied, JobDone, Said, Told, What};
+use super::wire::played::{
+    AgentLinkClient, Event, Heartbeat, Hello, IntentApplied, JobDone, JobFailed, Said, Told, What,
+};
 use super::wire::{WireFrom, WireTo};
 use super::*;
+use crate::codes;
 use crate::who::Guard;
 
 mod thousand;
@@ -102,9 +105,12 @@ impl Scene {
     }
 
     async fn dial(&self, agent: &str, cluster: &str) -> Result<Played, tonic::Status> {
+        self.dial_with(Hello { agent_id: agent.into(), cluster_arn: cluster.into(), ..Hello::default() }).await
+    }
+
+    async fn dial_with(&self, hello: Hello) -> Result<Played, tonic::Status> {
         let mut client = AgentLinkClient::connect(format!("http://{}", self.address)).await.unwrap();
         let (say, said) = mpsc::channel(16);
-        let hello = Hello { agent_id: agent.into(), cluster_arn: cluster.into(), ..Hello::default() };
         say.send(WireFrom { message: Some(Said::Hello(hello)) }).await.unwrap();
         let told = client.attach(ReceiverStream::new(said)).await?.into_inner();
         Ok(Played { say, told, clock: self.clock.clone() })
@@ -330,6 +336,43 @@ async fn a_job_that_was_taken_back_can_be_given_again_on_the_same_stream() {
 }
 
 #[tokio::test]
+async fn a_job_that_failed_is_given_again_on_the_same_stream_when_it_is_asked_for_again() {
+    let scene = scene().await;
+    let agents = scene.open(&["a"], None);
+    agents.aim(wish(false).targets);
+    let mut a = scene.attach("a").await;
+    let id: JobId = "up-0001/prerequisites/1/unquiesce".parse().unwrap();
+    let body = Marker { key: "k".into() };
+    let run = || agents.job(&id, Keep::UntilStepDone, Side::Blue, &body, SOON, |_| {});
+    let job = |told| match told {
+        Told::Job(job) => Some(job.id),
+        _ => None,
+    };
+    let fails = async {
+        let id = a.until(job).await;
+        let (class, code) = ("transient".into(), "PU0703".into());
+        a.say(Said::JobFailed(JobFailed { id, class, code, ..JobFailed::default() })).await;
+    };
+    let (failed, ()) = tokio::join!(run(), fails);
+    assert_eq!(failed.unwrap_err().code.as_str(), "PU0703");
+    let answer = async {
+        // The failure is acknowledged before the job is said again, or the agent would answer with it.
+        let acked = a
+            .until(|told| match told {
+                Told::Ack(ack) => Some(ack.what),
+                Told::Job(job) => panic!("{} was given before its failure was acknowledged", job.id),
+                _ => None,
+            })
+            .await;
+        assert_eq!(acked, Some(What::JobId(id.to_string())));
+        let id = a.until(job).await;
+        a.say(Said::JobDone(JobDone { id, output_json: r#"{"databases":[]}"#.into() })).await;
+    };
+    let (done, ()) = tokio::join!(run(), answer);
+    assert!(done.unwrap().databases.is_empty());
+}
+
+#[tokio::test]
 async fn an_agent_of_another_region_or_without_a_hello_is_cut() {
     let scene = scene().await;
     let other = CLUSTER.replace("us-east-1", "eu-west-1");
@@ -338,6 +381,27 @@ async fn an_agent_of_another_region_or_without_a_hello_is_cut() {
     assert!(refused.message().contains("eu-west-1"), "{refused}");
     let refused = scene.dial("not a name", CLUSTER).await.err().expect("refused");
     assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn an_agent_that_speaks_another_version_is_refused_by_name_and_one_that_says_none_is_let_in() {
+    let scene = scene().await;
+    let hello = |protocol| Hello { agent_id: "a".into(), cluster_arn: CLUSTER.into(), protocol, ..Hello::default() };
+    let newer = proto::protocol::SPOKEN + 1;
+    let refused = scene.dial_with(hello(newer)).await.err().expect("refused");
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+    let said = [codes::OTHER_PROTOCOL.as_str(), "agent a of", &format!("version {newer} of the link")];
+    assert!(said.iter().all(|part| refused.message().contains(part)), "{refused}");
+    let agents = scene.open(&["a"], None);
+    assert!(agents.connected().is_empty());
+    for understood in [0, proto::protocol::SPOKEN] {
+        let mut a = scene.dial_with(hello(understood)).await.unwrap();
+        let welcomed = a.until(|told| match told {
+            Told::Welcome(welcome) => Some(welcome.protocol),
+            _ => None,
+        });
+        assert_eq!(welcomed.await, proto::protocol::SPOKEN);
+    }
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ pub(crate) use proto::wire::{FromAgent as WireFrom, ToAgent as WireTo};
 pub(crate) mod played {
     pub(crate) use proto::wire::agent_link_client::AgentLinkClient;
     pub(crate) use proto::wire::{
-        Event, Heartbeat, Hello, IntentApplied, JobDone, Report, ack::What, from_agent::Message as Said,
+        Event, Heartbeat, Hello, IntentApplied, JobDone, JobFailed, Report, ack::What, from_agent::Message as Said,
         to_agent::Message as Told,
     };
 }
@@ -69,6 +69,7 @@ pub(crate) fn hello(message: WireFrom) -> Result<Hello, WireError> {
             .collect::<Result<_, _>>()?,
         controllers: hello.controllers,
         queries: hello.queries,
+        protocol: hello.protocol,
     })
 }
 
@@ -130,6 +131,7 @@ pub(crate) fn to_agent(message: ToAgent) -> Result<WireTo, serde_json::Error> {
             epoch: it.epoch.0,
             lease_ms: it.lease_ms,
             role: if it.lead { "lead" } else { "helper" }.to_owned(),
+            protocol: proto::protocol::SPOKEN,
         }),
         ToAgent::LeaseRenewed { sequence, epoch } => M::LeaseRenewed(wire::LeaseRenewed { sequence, epoch: epoch.0 }),
         ToAgent::Intent(intent) => M::Intent(wire::Intent {

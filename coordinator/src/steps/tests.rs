@@ -1,7 +1,10 @@
 //! The whole plan, played: well, with everything lost and failing everywhere, and against the troubles AWS is known for.
 
 use engine::{Alarm, Fact, FailureClass, Outcome, testing};
-use proto::jobs::{Compare, Compared, Table, TableCompared};
+use proto::job::{JobFailure, JobFailureClass, JobKind};
+use proto::jobs::{
+    Compare, Compared, FindLeftovers, RemoveSchema, SchemaRemoved, Table, TableCompared, Unquiesce, Unquiesced,
+};
 use proto::report::{IngestionState, Sessions};
 
 use super::testing::{CLUSTER, Stage, clock, cluster_of, spec};
@@ -58,6 +61,44 @@ async fn a_deployment_that_turns_invalid_is_quoted_and_unwound() {
     let (_, failure) = failures(&played.facts).pop().expect("a failure");
     assert_eq!(failure.code, codes::DEPLOYMENT_INVALID);
     assert!(failure.to_string().contains("max_replication_slots"), "{failure}");
+}
+
+/// Fails a few times before it does what it does, as a database that is away.
+fn away<J: JobKind>(answer: impl Fn() -> J::Output + Send + 'static) -> impl FnMut(J) -> Result<J::Output, JobFailure> {
+    let mut times = 3;
+    move |_| {
+        if times == 0 {
+            return Ok(answer());
+        }
+        times -= 1;
+        let (class, code) = (JobFailureClass::Transient, "PU0705".to_owned());
+        Err(JobFailure { class, code, doing: "connecting".into(), chain: vec!["blue does not answer".into()] })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undoing_that_meets_databases_that_are_away_asks_again_and_ends_with_the_world_as_before() {
+    let stage = Stage::new(clock());
+    stage.aws.creation(Creation::Invalid { reason: "no such class".into() });
+    let (loud, gone) = (stage.databases.clone(), stage.databases.clone());
+    stage
+        .agents
+        .answer(away::<FindLeftovers>(Vec::new))
+        .answer(away::<Unquiesce>(move || {
+            loud.lock().unwrap().quiet = false;
+            Unquiesced { cron_jobs: 2, partition_sets: 1, rows_in_default: Vec::new() }
+        }))
+        .answer(away::<RemoveSchema>(move || {
+            gone.lock().unwrap().schema = false;
+            SchemaRemoved { databases: vec!["orders".into()], kept: Vec::new() }
+        }));
+    let played = testing::play(stage.scene(spec())).await;
+    ended(&played, Outcome::Unwound);
+    let silent = played.facts.iter().filter(|entry| match &entry.fact {
+        Fact::Warned { code, .. } => *code == crate::codes::JOB_SILENT,
+        _ => false,
+    });
+    assert_eq!(silent.count(), 0, "a job that was asked for again was not given again");
 }
 
 #[tokio::test(start_paused = true)]

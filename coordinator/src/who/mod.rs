@@ -200,6 +200,17 @@ impl Guard {
         }
     }
 
+    /// Do this agent and this version understand each other?
+    ///
+    /// # Errors
+    /// [`Denied`], counted and logged.
+    pub fn speaks(&self, agent: &AgentId, cluster: &ClusterArn, said: u32) -> Result<(), Denied> {
+        proto::protocol::understood(said).map_err(|misfit| {
+            let why = format!("agent {agent} of {cluster} is of another version: {misfit}");
+            self.deny(&format!("{agent} {cluster}"), denied(codes::OTHER_PROTOCOL, "protocol", why))
+        })
+    }
+
     /// May whoever made this request do what takes this role? What it shows is read before anything is waited for.
     ///
     /// # Errors

@@ -176,6 +176,7 @@ impl FakeAgents {
 
     fn hello(&self, agent: &AgentId) -> Hello {
         Hello {
+            protocol: proto::protocol::SPOKEN,
             agent: agent.clone(),
             cluster: self.cluster.clone(),
             version: "0.0.0".into(),
