@@ -230,10 +230,22 @@ impl Stage {
     /// # Errors
     /// When the command line fails.
     pub async fn try_upgrade(&self, spec: &toml::Table) -> anyhow::Result<Result<Upgrade, Said>> {
+        self.asks_for(spec)?.await
+    }
+
+    /// The same, beside everything else that happens on the stage.
+    ///
+    /// # Errors
+    /// When the spec cannot be written.
+    pub fn asks_for(
+        &self,
+        spec: &toml::Table,
+    ) -> anyhow::Result<impl Future<Output = anyhow::Result<Result<Upgrade, Said>>> + use<>> {
         static SPECS: AtomicU32 = AtomicU32::new(0);
         let file = self.folder.join(format!("spec-{}.toml", SPECS.fetch_add(1, Ordering::Relaxed)));
         std::fs::write(&file, toml::to_string(spec)?)?;
-        self.cli.upgrade(&file, &self.tempo).await
+        let (cli, tempo) = (self.cli.clone(), self.tempo.clone());
+        Ok(async move { cli.upgrade(&file, &tempo).await })
     }
 
     /// Starts an upgrade.

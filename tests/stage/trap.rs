@@ -29,7 +29,8 @@ create function trap.stand() returns trigger language plpgsql security definer s
 declare
     here text := trap.point(new.fact::jsonb);
 begin
-    if new.seq > 0 and nextval('trap.points') >= (select from_point from trap.plan)
+    -- The first fact is met only where it is asked for: who arms the trap for all waits for it.
+    if (new.seq > 0 or (select points from trap.plan) = '^created') and nextval('trap.points') >= (select from_point from trap.plan)
         and here ~ (select points from trap.plan)
         and not exists (select from trap.spared where point = here)
     then

@@ -177,7 +177,15 @@ impl Client {
     pub(crate) async fn start(&mut self, spec: &Value, digest: &str) -> Result<String, Fault> {
         let (plan_digest, asked_by) = (digest.to_owned(), person());
         let request = StartRequest { spec_json: spec.to_string(), plan_digest, asked_by };
-        Ok(self.led(async |rpc| rpc.start_upgrade(request.clone()).await).await?.upgrade_id)
+        let started = self.led(async |rpc| rpc.start_upgrade(request.clone()).await).await;
+        // Refused is not begun; any other end leaves it open.
+        let unknown = |fault: Fault| match fault.exit {
+            Exit::Failed => {
+                Fault::failed(format!("{}; whether the upgrade has begun is not known: pilot status", fault.text))
+            }
+            _ => fault,
+        };
+        Ok(started.map_err(unknown)?.upgrade_id)
     }
 
     /// An empty id asks for all.

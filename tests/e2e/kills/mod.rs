@@ -3,6 +3,7 @@
 //! `TEST_DEPTH=full` plays upgrades until every point has had every kill, and prints what was played (`KILLS=aborted` or
 //! `KILLS=both`: only that part); quick samples. What is judged, from outside, is in `judge`.
 
+mod first;
 mod hunt;
 mod judge;
 mod report;
@@ -107,6 +108,7 @@ fn campaign(told: &Shared, path: Path, victim: Victim) {
 /// Two upgrades of one cluster, the first aborted, with some kills of each kind.
 async fn sample(stage: &mut Stage) -> anyhow::Result<()> {
     let (told, trap) = (Shared::default(), stage.trap().await?);
+    first::killed_at_the_first_fact(stage, &trap, &told).await.context("killed at the first fact")?;
     for (path, victims, spacing) in [
         (Path::Aborted, [Victim::Both, Victim::Coordinator, Victim::Agent], 6),
         (Path::Succeeds, [Victim::Coordinator, Victim::Agent, Victim::Both], 18),
