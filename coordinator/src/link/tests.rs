@@ -155,6 +155,24 @@ impl Played {
         .await
     }
 
+    /// The next job that it is given: its id.
+    async fn job(&mut self) -> String {
+        self.until(|told| match told {
+            Told::Job(job) => Some(job.id),
+            _ => None,
+        })
+        .await
+    }
+
+    /// The next thing that is acknowledged.
+    async fn acked(&mut self) -> What {
+        self.until(|told| match told {
+            Told::Ack(ack) => ack.what,
+            _ => None,
+        })
+        .await
+    }
+
     async fn applied(&self, (epoch, generation): (u64, u64)) {
         self.say(Said::IntentApplied(IntentApplied { epoch, generation, observed_json: "{}".into() })).await;
     }
@@ -221,28 +239,17 @@ async fn a_job_is_done_once_however_often_it_is_asked_for() {
     let id: JobId = "up-0001/switchover/1/marker".parse().unwrap();
     let body = Marker { key: "k".into() };
     let run = || agents.job(&id, Keep::UntilStepDone, Side::Blue, &body, SOON, |_| {});
-    let job = |told| match told {
-        Told::Job(job) => Some(job),
-        _ => None,
-    };
     // The first asker goes away without an answer; the stream breaks; the job is sent again and asked for again.
     assert!(scene.clock.timeout(Duration::from_millis(300), run()).await.is_err());
-    assert_eq!(a.until(job).await.id, id.as_str());
+    assert_eq!(a.job().await, id.as_str());
     drop(a);
     let mut a = scene.attach("a").await;
-    let again = a.until(job).await;
-    assert_eq!((again.id.as_str(), again.kind.as_str()), (id.as_str(), "marker"));
-    a.say(Said::JobDone(JobDone { id: again.id, output_json: r#"{"databases":[["orders",41]]}"#.into() })).await;
+    assert_eq!(a.job().await, id.as_str());
+    a.say(Said::JobDone(JobDone { id: id.to_string(), output_json: r#"{"databases":[["orders",41]]}"#.into() })).await;
     assert_eq!(run().await.unwrap().databases, [("orders".to_owned(), 41)]);
     assert_eq!(run().await.unwrap().databases.len(), 1, "the result is kept until the step is done");
     agents.acknowledge_jobs("up-0001/switchover/");
-    let acked = a
-        .until(|told| match told {
-            Told::Ack(ack) => ack.what,
-            _ => None,
-        })
-        .await;
-    assert_eq!(acked, What::JobId(id.to_string()));
+    assert_eq!(a.acked().await, What::JobId(id.to_string()));
 }
 
 #[tokio::test]
@@ -282,25 +289,13 @@ async fn an_event_waits_for_its_fact_and_a_report_shows_its_age() {
     let (agent, n, _) = agents.next_event().expect("an event waits");
     agents.acknowledge_event(&agent, n);
     assert!(agents.next_event().is_none(), "the same event waits twice");
-    let acked = a
-        .until(|told| match told {
-            Told::Ack(ack) => ack.what,
-            _ => None,
-        })
-        .await;
-    assert_eq!(acked, What::EventN(5));
+    assert_eq!(a.acked().await, What::EventN(5));
 
     // The acknowledgement was lost with the stream: said again, it is acknowledged again.
     drop(a);
     let mut a = scene.attach("a").await;
     a.say(Said::Event(Event { n: 5, body_json: event.into() })).await;
-    let acked = a
-        .until(|told| match told {
-            Told::Ack(ack) => ack.what,
-            _ => None,
-        })
-        .await;
-    assert_eq!(acked, What::EventN(5));
+    assert_eq!(a.acked().await, What::EventN(5));
     assert!(agents.next_event().is_none(), "an event that is a fact waits again");
 }
 
@@ -313,12 +308,8 @@ async fn a_job_that_was_taken_back_can_be_given_again_on_the_same_stream() {
     let id: JobId = "up-0001/switchover/1/marker".parse().unwrap();
     let body = Marker { key: "k".into() };
     let run = || agents.job(&id, Keep::UntilStepDone, Side::Blue, &body, SOON, |_| {});
-    let job = |told| match told {
-        Told::Job(job) => Some(job.id),
-        _ => None,
-    };
     assert!(scene.clock.timeout(Duration::from_millis(300), run()).await.is_err());
-    assert_eq!(a.until(job).await, id.as_str());
+    assert_eq!(a.job().await, id.as_str());
     agents.cancel(&id);
     let cancelled = a
         .until(|told| match told {
@@ -328,7 +319,7 @@ async fn a_job_that_was_taken_back_can_be_given_again_on_the_same_stream() {
         .await;
     assert_eq!(cancelled, id.as_str());
     let answer = async {
-        let id = a.until(job).await;
+        let id = a.job().await;
         a.say(Said::JobDone(JobDone { id, output_json: r#"{"databases":[]}"#.into() })).await;
     };
     let (result, ()) = tokio::join!(run(), answer);
@@ -344,12 +335,8 @@ async fn a_job_that_failed_is_given_again_on_the_same_stream_when_it_is_asked_fo
     let id: JobId = "up-0001/prerequisites/1/unquiesce".parse().unwrap();
     let body = Marker { key: "k".into() };
     let run = || agents.job(&id, Keep::UntilStepDone, Side::Blue, &body, SOON, |_| {});
-    let job = |told| match told {
-        Told::Job(job) => Some(job.id),
-        _ => None,
-    };
     let fails = async {
-        let id = a.until(job).await;
+        let id = a.job().await;
         let (class, code) = ("transient".into(), "PU0703".into());
         a.say(Said::JobFailed(JobFailed { id, class, code, ..JobFailed::default() })).await;
     };
@@ -365,7 +352,7 @@ async fn a_job_that_failed_is_given_again_on_the_same_stream_when_it_is_asked_fo
             })
             .await;
         assert_eq!(acked, Some(What::JobId(id.to_string())));
-        let id = a.until(job).await;
+        let id = a.job().await;
         a.say(Said::JobDone(JobDone { id, output_json: r#"{"databases":[]}"#.into() })).await;
     };
     let (done, ()) = tokio::join!(run(), answer);
