@@ -149,7 +149,9 @@ pub struct Stage {
     store: String,
     several: Option<Several>,
     commanded: bool,
-    expected: Option<Vec<String>>,
+    /// What the test expects to be logged as WARN or ERROR.
+    expected: Vec<String>,
+    warnings_judged: bool,
     /// The cloud.
     pub lab: Lab,
 }
@@ -490,20 +492,30 @@ impl Stage {
         Ok(verdict)
     }
 
-    /// From now on the logs of coordinator and agents are judged: a WARN or ERROR with one of these texts is what the test is
-    /// about, any other fails it.
+    /// From now on every WARN of coordinators and agents is judged too: one with one of these texts, as an ERROR with one, is what the
+    /// test is about, any other fails it.
     pub fn expects(&mut self, texts: &[&str]) {
-        self.expected.get_or_insert_default().extend(texts.iter().map(|text| (*text).to_owned()));
+        self.warnings_judged = true;
+        self.expects_errors(texts);
     }
 
-    /// No WARN and no ERROR was logged but what the test has listed.
+    /// An ERROR with one of these texts is what the test is about; any other fails it, on every stage.
+    pub fn expects_errors(&mut self, texts: &[&str]) {
+        self.expected.extend(texts.iter().map(|text| (*text).to_owned()));
+    }
+
+    /// Nothing was logged that asks for a person but what the test has listed.
     fn nothing_unexpected_was_logged(&self) -> anyhow::Result<()> {
-        let grave = |line: &&str| matches!(line.split_whitespace().nth(1), Some("WARN" | "ERROR"));
-        let Some(expected) = &self.expected else { return Ok(()) };
-        let texts = || expected.iter().map(String::as_str).chain(ANY_RUN);
+        let grave = |line: &&str| match line.split_whitespace().nth(1) {
+            Some("ERROR") => true,
+            Some("WARN") => self.warnings_judged,
+            _ => false,
+        };
+        let texts = || self.expected.iter().map(String::as_str).chain(ANY_RUN);
         let listed = |line: &&str| texts().any(|text| line.contains(text));
+        let standby = self.several.as_ref().and_then(|it| it.standby.as_ref());
         let mut found = Vec::new();
-        for process in std::iter::once(&self.coordinator).chain(&self.agents) {
+        for process in std::iter::once(&self.coordinator).chain(&self.agents).chain(standby) {
             found.extend(process.log().lines().filter(grave).filter(|line| !listed(line)).map(str::to_owned));
         }
         ensure!(found.is_empty(), "logged and not expected:\n{}", found.join("\n"));

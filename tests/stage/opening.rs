@@ -123,7 +123,8 @@ impl Stage {
             several,
             commanded: setting.commanded,
             tls,
-            expected: None,
+            expected: Vec::new(),
+            warnings_judged: false,
             lab,
         };
         stage.find_coordinator().await.with_context(|| stage.logs())?;

@@ -1,7 +1,7 @@
 //! `kill -9` of the coordinator, of an agent and of both, exactly before and after the facts of an upgrade, on the path that
 //! succeeds and on two that unwind, and at the moments between the pivot's arming and its outcome. One upgrade takes many kills.
 //! `TEST_DEPTH=full` plays upgrades until every point has had every kill, and prints what was played (`KILLS=aborted` or
-//! `KILLS=both`: only that part); quick samples. What is judged, from outside, is in `judge`.
+//! `KILLS=both`: only that part; `KILLS_KEPT=FILE`: goes on where an earlier one stopped); quick samples. What is judged, from outside, is in `judge`.
 
 mod first;
 mod hunt;
@@ -89,7 +89,8 @@ async fn run(stage: &mut Stage, trap: &Trap, path: Path, hunter: &mut Hunter) ->
 fn campaign(told: &Shared, path: Path, victim: Victim) {
     let mut idle = 0;
     for number in 0..RUNS_MAX {
-        if number > 0 && (shared(told).left(path, victim).is_empty() || idle == IDLE_MAX) {
+        let begun = shared(told).begun(path, victim);
+        if begun && (shared(told).left(path, victim).is_empty() || idle == IDLE_MAX) {
             return;
         }
         let before = shared(told).kills();
@@ -131,7 +132,7 @@ fn killed_before_or_after_any_fact_an_upgrade_ends_complete_or_as_before() {
     if !depth::is_full() {
         return report::block_on(play(Setting { timings: window::timings(), ..setting() }, sample));
     }
-    let told = Shared::default();
+    let told = Campaign::open();
     for path in Path::ALL {
         for victim in Victim::ALL {
             if report::asked(&format!("{path:?} {victim:?}")) {
@@ -140,6 +141,5 @@ fn killed_before_or_after_any_fact_an_upgrade_ends_complete_or_as_before() {
             }
         }
     }
-    let told: &Campaign = &shared(&told);
-    assert!(told.clean(), "{told}");
+    assert!(shared(&told).clean(), "{}", shared(&told));
 }
