@@ -403,11 +403,40 @@ pub async fn ensure_pgbouncer(say: &(dyn Fn(&str) + Send + Sync)) -> Result<Path
     there(&places).ok_or_else(|| failed("pgbouncer", "the package has no pgbouncer where it is looked for"))
 }
 
-/// The library that makes unmodified programs read the lab's hosts files, from Debian's `libnss-wrapper`.
+/// What unmodified programs load first (`LD_PRELOAD`), so that they read the lab's hosts files.
 ///
 /// # Errors
-/// When it is missing and cannot be installed.
-pub async fn ensure_nss_wrapper(say: &(dyn Fn(&str) + Send + Sync)) -> Result<PathBuf, Error> {
+/// When it is missing and can neither be installed nor compiled.
+pub async fn ensure_names(say: &(dyn Fn(&str) + Send + Sync)) -> Result<String, Error> {
+    let wrapper = ensure_nss_wrapper(say).await?;
+    let before = ensure_one_at_a_time().await?;
+    Ok(format!("{}:{}", before.display(), wrapper.display()))
+}
+
+/// `names/one_at_a_time.c`, compiled by the linker driver that Rust needs too.
+async fn ensure_one_at_a_time() -> Result<PathBuf, Error> {
+    const SOURCE: &str = include_str!("names/one_at_a_time.c");
+    let what = "one_at_a_time.c";
+    let wrong = |error: std::io::Error| failed(what, &error.to_string());
+    let folder = cache_dir().join("names");
+    std::fs::create_dir_all(&folder).map_err(wrong)?;
+    let _lock = crate::fleet::lock(&folder.join("lock")).await.map_err(|error| failed(what, &error.to_string()))?;
+    let (source, library) = (folder.join(what), folder.join("one_at_a_time.so"));
+    let there = std::fs::read_to_string(&source).is_ok_and(|there| there == SOURCE);
+    if !there || !library.exists() {
+        let _not_there = std::fs::remove_file(&source);
+        let draft = folder.join("draft.c");
+        std::fs::write(&draft, SOURCE).map_err(wrong)?;
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-O2", "-o"]).args([&library, &draft]).args(["-ldl", "-lpthread"]);
+        run(what, &mut compiler).await?;
+        std::fs::rename(&draft, &source).map_err(wrong)?;
+    }
+    Ok(library)
+}
+
+/// From Debian's `libnss-wrapper`.
+async fn ensure_nss_wrapper(say: &(dyn Fn(&str) + Send + Sync)) -> Result<PathBuf, Error> {
     let there = || {
         let triplets = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
         let mut found = triplets.map(|entry| entry.path().join("libnss_wrapper.so")).filter(|path| path.exists());

@@ -111,12 +111,12 @@ impl Lab {
     /// # Errors
     /// When the port or the work folder cannot be had.
     pub async fn start(settings: Settings) -> Result<Self, LabError> {
-        let wrapper = install::ensure_nss_wrapper(&|line| tracing::info!(line, "install")).await;
-        let wrapper = wrapper.map_err(|error| LabError::Open {
-            doing: "finding the library that leads programs to the lab's names".into(),
+        let preload = install::ensure_names(&|line| tracing::info!(line, "install")).await;
+        let preload = preload.map_err(|error| LabError::Open {
+            doing: "finding the libraries that lead programs to the lab's names".into(),
             source: std::io::Error::other(error),
         })?;
-        let cloud = Cloud::open(settings, wrapper)?;
+        let cloud = Cloud::open(settings, preload)?;
         let address = wire::serve(cloud.clone())
             .await
             .map_err(|source| LabError::Open { doing: "binding the endpoint".into(), source })?;

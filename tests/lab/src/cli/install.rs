@@ -16,7 +16,7 @@ pub(super) struct Arguments {
 /// Installs and prints where.
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let trees = install::ensure(&arguments.majors, &super::say).await?;
-    install::ensure_nss_wrapper(&super::say).await?;
+    install::ensure_names(&super::say).await?;
     for major in arguments.majors {
         println!("{major} {}", trees.tree(major).display());
     }

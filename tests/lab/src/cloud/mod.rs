@@ -93,8 +93,8 @@ impl Drop for Inner {
 }
 
 impl Cloud {
-    /// An empty account with a folder to work in. `wrapper` is what makes programs resolve through the lab's hosts files.
-    pub(crate) fn open(settings: Settings, wrapper: PathBuf) -> Result<Self, LabError> {
+    /// An empty account with a folder to work in. `preload` is what makes programs resolve through the lab's hosts files.
+    pub(crate) fn open(settings: Settings, preload: String) -> Result<Self, LabError> {
         let own_work_dir = settings.work_dir.is_none();
         let work_dir = match &settings.work_dir {
             Some(dir) => dir.clone(),
@@ -104,7 +104,7 @@ impl Cloud {
             doing: format!("making the work folder {}", work_dir.display()),
             source,
         })?;
-        let named = Zone::new(&work_dir, wrapper).and_then(|zone| {
+        let named = Zone::new(&work_dir, preload).and_then(|zone| {
             let resolver = zone.resolver(settings.resolver_delay)?;
             Ok((zone, resolver))
         });

@@ -39,7 +39,7 @@ struct Inner {
     clock: Clock,
     folder: PathBuf,
     /// What is preloaded so that unmodified programs read a hosts file of ours.
-    wrapper: PathBuf,
+    preload: String,
     records: Mutex<Records>,
     views: Mutex<Vec<Weak<view::View>>>,
     counter: AtomicU32,
@@ -72,7 +72,7 @@ impl Records {
 
 impl Zone {
     /// An empty zone with an id of its own. Hosts files go under `folder`, which is made.
-    pub(crate) fn new(folder: &Path, wrapper: PathBuf) -> io::Result<Self> {
+    pub(crate) fn new(folder: &Path, preload: String) -> io::Result<Self> {
         let folder = folder.join("names");
         std::fs::create_dir_all(&folder)?;
         // Whoever runs as another user reads them too.
@@ -84,7 +84,7 @@ impl Zone {
             id,
             clock: Clock::system(),
             folder,
-            wrapper,
+            preload,
             records: Mutex::default(),
             views: Mutex::default(),
             counter: AtomicU32::new(1),

@@ -10,8 +10,8 @@ fn address(last: u8) -> IpAddr {
 
 async fn zone() -> (tempfolder::Folder, Zone) {
     let folder = tempfolder::Folder::new();
-    let wrapper = crate::install::ensure_nss_wrapper(&|_| {}).await.expect("nss_wrapper");
-    let zone = Zone::new(folder.path(), wrapper).expect("a zone");
+    let preload = crate::install::ensure_names(&|_| {}).await.expect("nss_wrapper");
+    let zone = Zone::new(folder.path(), preload).expect("a zone");
     (folder, zone)
 }
 
@@ -85,6 +85,47 @@ async fn a_view_with_a_delay_keeps_stale_answers_and_learns_new_names_at_once() 
         zone.0.clock.sleep(Duration::from_millis(20)).await;
     }
     assert!(zone.0.clock.mono().since(moved) >= Duration::from_millis(700));
+}
+
+/// Eight threads of one process that ask for a name which is always there, until they are told to stop.
+const ASKERS: &str = "
+import socket, sys, threading
+stop = threading.Event()
+lost = []
+def ask():
+    while not stop.is_set():
+        try:
+            socket.getaddrinfo('orders', 5432)
+        except OSError as error:
+            lost.append(error)
+threads = [threading.Thread(target=ask) for _ in range(8)]
+for thread in threads: thread.start()
+print('asking', flush=True)
+sys.stdin.readline()
+stop.set()
+for thread in threads: thread.join()
+sys.exit(f'{len(lost)} look-ups failed: {lost[0]}' if lost else 0)";
+
+#[tokio::test]
+async fn threads_that_look_up_while_the_names_change_are_told_and_do_not_crash() {
+    use tokio::io::AsyncReadExt as _;
+    let (_folder, zone) = zone().await;
+    let view = zone.resolver(Duration::ZERO).expect("a view");
+    publish(&zone, &[("orders", &[1])]);
+    let mut python = tokio::process::Command::new("python3");
+    python.args(["-c", ASKERS]).envs(view.environment()).kill_on_drop(true);
+    let pipe = std::process::Stdio::piped;
+    let mut python = python.stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().expect("python3");
+    let mut word = [0; 6];
+    python.stdout.as_mut().expect("its output").read_exact(&mut word).await.expect("it asks");
+    for change in 0..250_u8 {
+        publish(&zone, &[("orders", &[1 + change % 2]), (&format!("other-{change}"), &[9])]);
+        // Beside the look-ups, which take as long.
+        tokio::task::yield_now().await;
+    }
+    drop(python.stdin.take());
+    let ended = python.wait_with_output().await.expect("it ends");
+    assert!(ended.status.success(), "{}: {}", ended.status, String::from_utf8_lossy(&ended.stderr));
 }
 
 #[tokio::test]

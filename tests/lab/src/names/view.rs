@@ -76,10 +76,10 @@ impl Resolver {
     /// are unknown to it).
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
-        let wrapper = self.0.zone.0.wrapper.display();
+        let ours = &self.0.zone.0.preload;
         let preload = match std::env::var("LD_PRELOAD") {
-            Ok(others) if !others.is_empty() && !others.contains("libnss_wrapper") => format!("{wrapper}:{others}"),
-            _ => wrapper.to_string(),
+            Ok(others) if !others.is_empty() && !others.contains("libnss_wrapper") => format!("{ours}:{others}"),
+            _ => ours.clone(),
         };
         vec![("LD_PRELOAD".to_owned(), preload), ("NSS_WRAPPER_HOSTS".to_owned(), self.0.hosts.display().to_string())]
     }
