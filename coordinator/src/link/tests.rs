@@ -24,6 +24,7 @@ use super::wire::{WireFrom, WireTo};
 use super::*;
 use crate::who::Guard;
 
+mod limits;
 mod thousand;
 
 const CLUSTER: &str = "arn:aws:rds:us-east-1:123456789012:cluster:orders";

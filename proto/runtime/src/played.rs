@@ -293,7 +293,7 @@ impl Drop for Still {
 }
 
 /// Lets what is on its way through sockets arrive, and what it wakes answer.
-async fn settle() {
+pub async fn settle() {
     let Ok((mut one, mut other)) = UnixStream::pair() else { return };
     for _ in 0..32 {
         if one.write_all(b"x").await.is_err() || other.read_u8().await.is_err() {
