@@ -18,4 +18,6 @@ pub mod stance;
 pub mod state;
 pub mod status;
 pub mod supervisor;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod watch;

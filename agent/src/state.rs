@@ -193,10 +193,12 @@ impl Shared {
     pub fn refused(&self, reason: &'static str, what: &'static str, epoch: Epoch) {
         crate::metrics::refused(reason);
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        if refused.len() >= REFUSED_MAX {
-            refused.clear();
-        }
-        if refused.insert((reason, what, epoch.0)) {
+        let line = (reason, what, epoch.0);
+        if !refused.contains(&line) {
+            if refused.len() >= REFUSED_MAX {
+                refused.clear();
+            }
+            refused.insert(line);
             tracing::warn!(reason, what, epoch = epoch.0, "a command was refused");
         }
     }
@@ -351,4 +353,22 @@ pub fn resident_bytes() -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kilobytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Pair;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn of_256_refused_commands_each_is_logged_once_and_with_the_next_the_memory_begins_anew() {
+        let pair = Pair::start("refusals", |_, _| async { runtime::played::Said::Done }).await;
+        let refuse = |epoch| pair.shared.refused("stale", "intent", Epoch(epoch));
+        (1..=256).for_each(refuse);
+        refuse(256);
+        assert_eq!(pair.shared.refusals().len(), 256, "one that is known made the others forgotten");
+        refuse(257);
+        assert_eq!(pair.shared.refusals(), [("stale", "intent", 257)]);
+    }
 }

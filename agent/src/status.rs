@@ -285,8 +285,10 @@ impl Task for StatusTask {
 #[cfg(test)]
 mod tests {
     use SwitchoverPhase as P;
+    use runtime::played::{Asked, Said, Still, Value};
 
     use super::*;
+    use crate::testing::Pair;
 
     const SOURCE: Option<StatusSource> = Some(StatusSource::FastSwitchoverMetadata);
 
@@ -343,5 +345,92 @@ mod tests {
         let status = chart.status(at(1000).0).unwrap();
         assert_eq!(status.changes.len(), CHANGES_MAX);
         assert_eq!(status.changes.last().unwrap().phase, Some(P::Initiated), "the newest stay");
+    }
+
+    /// Says that the function is there and what it tells, but for what `told` says otherwise.
+    async fn pair(name: &str, told: impl Fn(Side) -> Said + Clone + Send + Sync + 'static) -> Pair {
+        let answer = move |side, asked: Asked| {
+            let told = told.clone();
+            async move {
+                match asked.text.as_str() {
+                    sql::HAS_FAST_SWITCHOVER_METADATA => Said::Rows(vec![vec![Value::Bool(true)]]),
+                    _ => told(side),
+                }
+            }
+        };
+        Pair::start(name, answer).await
+    }
+
+    fn available() -> Said {
+        Said::Rows(vec![vec!["AVAILABLE".into()]])
+    }
+
+    fn watching(pair: &Pair) -> tokio::task::JoinHandle<Result<(), TaskError>> {
+        let mut task = StatusTask { shared: pair.shared.clone() };
+        tokio::spawn(async move { task.run(Stop::new(), Ready::unwatched()).await })
+    }
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    #[tokio::test]
+    async fn the_status_is_asked_every_20_ms_until_the_cut_was_read_and_every_250_ms_after_it() {
+        let pair = pair("status-pace", |_| available()).await;
+        let still = Still::stop();
+        pair.shared.intent.send_replace(Some(pair.in_window(Side::Blue).into()));
+        let task = watching(&pair);
+        for (serving, every) in [(Side::Blue, MS(20)), (Side::Green, MS(250))] {
+            let mut seen = pair.times(Side::Green, sql::FAST_SWITCHOVER_METADATA);
+            pair.shared.intent.send_replace(Some(pair.in_window(serving).into()));
+            // The wish wakes the look.
+            pair.asked(Side::Green, sql::FAST_SWITCHOVER_METADATA, seen + 1).await;
+            still.pass(MS(0)).await;
+            seen = pair.times(Side::Green, sql::FAST_SWITCHOVER_METADATA);
+            for n in 0..3 {
+                still.pass(every - MS(1)).await;
+                assert_eq!(pair.times(Side::Green, sql::FAST_SWITCHOVER_METADATA), seen + n, "earlier than {every:?}");
+                still.pass(MS(2)).await;
+                pair.asked(Side::Green, sql::FAST_SWITCHOVER_METADATA, seen + n + 1).await;
+            }
+        }
+        assert_eq!(pair.servers[1].connections(), 1, "a session that answers is kept");
+        task.abort();
+    }
+
+    #[tokio::test]
+    async fn a_status_that_is_not_told_within_500_ms_is_asked_on_a_new_session() {
+        let pair = pair("status-silent", |_| Said::Nothing).await;
+        let still = Still::stop();
+        pair.shared.intent.send_replace(Some(pair.in_window(Side::Blue).into()));
+        let task = watching(&pair);
+        pair.asked(Side::Blue, sql::FAST_SWITCHOVER_METADATA, 1).await;
+        for n in 1..4 {
+            still.pass(MS(499)).await;
+            assert_eq!(pair.servers[0].connections(), n, "given up before its time");
+            still.pass(MS(2)).await;
+            // It has rested for long enough, and dials at the next moment.
+            still.pass(MS(1)).await;
+            pair.asked(Side::Blue, sql::FAST_SWITCHOVER_METADATA, n + 1).await;
+            assert_eq!(pair.servers[0].connections(), n + 1);
+        }
+        task.abort();
+    }
+
+    #[tokio::test]
+    async fn a_side_that_hangs_up_is_dialled_every_100_ms_and_the_other_is_asked_as_before() {
+        let told = |side| if side == Side::Blue { Said::Closes } else { available() };
+        let pair = pair("status-dials", told).await;
+        let still = Still::stop();
+        pair.shared.intent.send_replace(Some(pair.in_window(Side::Blue).into()));
+        let task = watching(&pair);
+        pair.asked(Side::Blue, sql::FAST_SWITCHOVER_METADATA, 1).await;
+        still.pass(MS(0)).await;
+        for n in 1..4 {
+            still.pass(MS(99)).await;
+            assert_eq!(pair.servers[0].connections(), n, "dialled again too early");
+            still.pass(MS(2)).await;
+            pair.asked(Side::Blue, sql::FAST_SWITCHOVER_METADATA, n + 1).await;
+        }
+        assert!(pair.times(Side::Green, sql::FAST_SWITCHOVER_METADATA) > 3, "green waited for blue");
+        task.abort();
     }
 }

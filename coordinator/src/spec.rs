@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use proto::jobs::{ResubmitPolicy, Table};
+use proto::jobs::{ResubmitPolicy, Table, VACUUM_CONNECTIONS_MAX};
 use serde::{Deserialize, Serialize};
 
 pub use window::Window;
@@ -184,6 +184,8 @@ pub struct Switchover {
     pub hold_ack_ms_max: u64,
     /// Wait for `pilot approve ID switchover`.
     pub approve: bool,
+    /// All gates of one attempt together must have opened within this, in seconds.
+    pub gates_seconds_max: u64,
     /// Attempts before the upgrade unwinds.
     pub attempts: u32,
     /// Pause between two attempts, in seconds.
@@ -319,6 +321,7 @@ impl Default for Switchover {
             hold_seconds_max: 420,
             hold_ack_ms_max: 10_000,
             approve: false,
+            gates_seconds_max: 1800,
             attempts: 3,
             retry_after_seconds: 60.0,
             drain_ms: 2000,
@@ -417,6 +420,20 @@ impl UpgradeSpec {
         if cut.attempts == 0 {
             return refuse("switchover.attempts", "0 attempts can never switch over".into(), "use at least 1");
         }
+        if !(60..=86_400).contains(&cut.gates_seconds_max) {
+            return refuse(
+                "switchover.gates_seconds_max",
+                format!("{} s is too short for lag to settle, or longer than a day", cut.gates_seconds_max),
+                "use 60 to 86400",
+            );
+        }
+        if self.replication.sustained_seconds >= Duration::from_secs(cut.gates_seconds_max).as_secs_f64() {
+            return refuse(
+                "switchover.gates_seconds_max",
+                format!("no gate can hold for replication.sustained_seconds within {} s", cut.gates_seconds_max),
+                "use more than replication.sustained_seconds",
+            );
+        }
         if let Some(retention) = self.ingestion.source_retention_seconds
             && self.ingestion.max_pause_seconds > retention
         {
@@ -431,6 +448,13 @@ impl UpgradeSpec {
                 "provisioning.stable_reads, verify.rounds, vacuum.parallel",
                 "none of them may be 0".into(),
                 "use at least 1",
+            );
+        }
+        if self.vacuum.parallel > VACUUM_CONNECTIONS_MAX {
+            return refuse(
+                "vacuum.parallel",
+                format!("{} connections are more than an agent opens", self.vacuum.parallel),
+                &format!("use 1 to {VACUUM_CONNECTIONS_MAX}"),
             );
         }
         if cut.resubmit.iter().any(|policy| !policy.client_does_not_retry) {
@@ -531,6 +555,10 @@ mod tests {
         check("switchover.timeout_seconds", |spec| spec.switchover.timeout_seconds = 10);
         check("switchover.hold_seconds_max", |spec| spec.switchover.hold_seconds_max = 300);
         check("switchover.attempts", |spec| spec.switchover.attempts = 0);
+        check("switchover.gates_seconds_max", |spec| spec.switchover.gates_seconds_max = 59);
+        check("switchover.gates_seconds_max", |spec| spec.switchover.gates_seconds_max = 86_401);
+        check("switchover.gates_seconds_max", |spec| spec.replication.sustained_seconds = 1800.0);
+        check("vacuum.parallel", |spec| spec.vacuum.parallel = 33);
         check("ingestion.max_pause_seconds", |spec| spec.ingestion.source_retention_seconds = Some(60));
         check("replication.retained_bytes", |spec| spec.replication.retained_bytes_hold = 1);
         check("reboot.window", |spec| spec.reboot.window = Some("Sun 3am".into()));

@@ -225,10 +225,13 @@ pub struct ExtensionTest {
 
 // ---- green -----------------------------------------------------------------------------------------------------
 
+/// No vacuum opens more connections at once.
+pub const VACUUM_CONNECTIONS_MAX: u32 = 32;
+
 /// `VACUUM (ANALYZE)` of every table on green, biggest first, then what the spec asks for. A skipped table fails it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Vacuum {
-    /// Connections at once.
+    /// Connections at once, at most [`VACUUM_CONNECTIONS_MAX`].
     pub parallel: u32,
     pub full: Vec<Table>,
     pub reindex: Vec<Table>,

@@ -273,7 +273,12 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use runtime::played::{Asked, Said};
+
     use super::*;
+    use crate::testing::Pair;
 
     #[test]
     fn a_failure_is_classed_by_its_sqlstate() {
@@ -288,5 +293,45 @@ mod tests {
             assert_eq!(classify(Some(&SqlState::from_code(state))), (class, code), "{state}");
         }
         assert_eq!(classify(None), (JobFailureClass::Transient, codes::UNREACHABLE));
+    }
+
+    /// A session on blue whose first `busy` attempts at our DDL find the lock taken.
+    async fn locked(name: &str, busy: usize) -> (Pair, Session, JobCx) {
+        let tried = Arc::new(AtomicUsize::new(0));
+        let answer = move |_, asked: Asked| {
+            let taken = asked.text.starts_with("begin") && tried.fetch_add(1, Ordering::SeqCst) < busy;
+            async move { if taken { Said::Failed("55P03") } else { Said::Done } }
+        };
+        let pair = Pair::start(name, answer).await;
+        let cx = pair.cx(Side::Blue, Duration::from_secs(10));
+        let session = writer(&cx, "postgres").await.unwrap();
+        (pair, session, cx)
+    }
+
+    const OURS: &str = "create schema upgrade_pilot";
+
+    #[tokio::test]
+    async fn our_ddl_waits_a_second_for_a_lock_is_rolled_back_and_tried_again_until_it_has_it() {
+        let (pair, session, cx) = locked("ddl", 2).await;
+        tokio::time::pause();
+        ddl(&cx, &session, OURS, "installing").await.unwrap();
+        let once = format!("begin; set local lock_timeout = '1s'; {OURS}; commit");
+        let mut texts = pair.texts(Side::Blue);
+        texts.retain(|text| text != catalog::SESSION_SETTINGS);
+        assert_eq!(texts, [&once, catalog::ROLLBACK, &once, catalog::ROLLBACK, &once]);
+        let took = cx.clock.mono().since(cx.deadline - Duration::from_secs(10));
+        assert!(took >= Duration::from_millis(300), "tried again at once: {took:?}");
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_is_never_to_be_had_fails_our_ddl_before_the_deadline_and_not_for_good() {
+        let (pair, session, cx) = locked("ddl-never", usize::MAX).await;
+        tokio::time::pause();
+        let failed = ddl(&cx, &session, OURS, "installing").await.unwrap_err();
+        assert_eq!((failed.class, failed.code.as_str()), (JobFailureClass::Transient, codes::LOCKED), "{failed:?}");
+        let left = cx.remaining();
+        // The last try, which may wait for a second, still has its time.
+        assert!(left >= Duration::from_secs(2) && left <= Duration::from_secs(5), "{left:?} were left");
+        assert_eq!(pair.texts(Side::Blue).last().map(String::as_str), Some(catalog::ROLLBACK));
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use proto::{
     job::{JobFailure, JobFailureClass},
-    jobs::{Table, Vacuum, Vacuumed},
+    jobs::{Table, VACUUM_CONNECTIONS_MAX, Vacuum, Vacuumed},
 };
 
 use super::{
@@ -22,7 +22,6 @@ use crate::pg::catalog;
 
 /// How many of the slowest tables are named.
 const SLOWEST: usize = 5;
-const CONNECTIONS_MAX: u32 = 32;
 
 struct Work {
     table: Table,
@@ -57,8 +56,8 @@ pub async fn run(cx: JobCx, body: Vacuum) -> Result<Vacuumed, JobFailure> {
         queue: Mutex::new(work.into()),
     });
     let tables = progress.total - extra;
-    let workers: Vec<u32> = (0..body.parallel.clamp(1, CONNECTIONS_MAX)).collect();
-    each(workers, CONNECTIONS_MAX as usize, |_| worker(&cx, &progress)).await?;
+    let workers: Vec<u32> = (0..body.parallel.clamp(1, VACUUM_CONNECTIONS_MAX)).collect();
+    each(workers, VACUUM_CONNECTIONS_MAX as usize, |_| worker(&cx, &progress)).await?;
     for table in &body.full {
         rewrite(&cx, &progress, table, catalog::vacuum_full).await?;
     }
@@ -158,7 +157,11 @@ fn is_skip(notice: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proto::side::Side;
+    use runtime::played::{Asked, Said, Value};
+
     use super::*;
+    use crate::testing::{Pair, Peak};
 
     #[test]
     fn a_skipped_table_is_told_from_other_warnings() {
@@ -170,5 +173,60 @@ mod tests {
         assert!(skips.iter().all(|text| is_skip(text)));
         assert!(!is_skip("WARNING: oldest xmin is far in the past"));
         assert!(!is_skip("INFO: vacuuming \"t\""));
+    }
+
+    /// A hundred tables of green. Vacuums end when `enough` of them are under way at once, and all at once after that.
+    async fn vacuumed(name: &str, parallel: u32, enough: usize) -> (usize, usize) {
+        let (peak, open) = (Peak::default(), Arc::new(tokio::sync::watch::Sender::new(false)));
+        let most = peak.clone();
+        let answer = move |_, asked: Asked| {
+            let (peak, open) = (peak.clone(), open.clone());
+            async move {
+                match asked.text.as_str() {
+                    catalog::watchers::CONNECTABLE_DATABASES => Said::Rows(vec![vec!["orders".into()]]),
+                    catalog::TABLES_TO_VACUUM => Said::Rows((0..100).map(table).collect()),
+                    text if text.starts_with("vacuum") => {
+                        if peak.up() >= enough {
+                            // Whoever else comes has the time to.
+                            for _ in 0..1000 {
+                                tokio::task::yield_now().await;
+                            }
+                            open.send_replace(true);
+                        }
+                        let mut opened = open.subscribe();
+                        let _there = opened.wait_for(|open| *open).await;
+                        peak.down();
+                        Said::Done
+                    }
+                    _ => Said::Done,
+                }
+            }
+        };
+        let pair = Pair::start(name, answer).await;
+        let cx = pair.cx(Side::Green, std::time::Duration::from_secs(30));
+        let body = Vacuum { parallel, full: Vec::new(), reindex: Vec::new() };
+        assert_eq!(run(cx, body).await.unwrap().tables, 100);
+        (most.most(), pair.servers[1].connections())
+    }
+
+    fn table(n: usize) -> Vec<Value> {
+        let name = format!("t{n}");
+        vec![
+            "public".into(),
+            name.as_str().into(),
+            Value::Bool(false),
+            Value::Bool(true),
+            "app".into(),
+            Value::Int8(8192),
+        ]
+    }
+
+    #[tokio::test]
+    async fn a_vacuum_opens_thirty_two_connections_at_most_however_many_are_asked_for() {
+        let (at_once, connections) = vacuumed("vacuum-many", 1000, 32).await;
+        // Two more have looked for databases and tables before.
+        assert_eq!((at_once, connections), (32, 34));
+        assert_eq!(vacuumed("vacuum-few", 3, 3).await, (3, 5));
+        assert_eq!(vacuumed("vacuum-none", 0, 1).await, (1, 3), "one there is always");
     }
 }

@@ -26,6 +26,8 @@ use super::{
     wire::generated::{self, ack, from_agent::Message as Up, to_agent::Message as Down},
 };
 
+mod jobs;
+
 fn side(side: Side, major: u32) -> SideIdentity {
     // Port 1 of a loopback address: nothing listens there.
     let member = Member {

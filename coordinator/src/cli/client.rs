@@ -297,3 +297,72 @@ fn parse<T: DeserializeOwned>(json: &str) -> Result<T, Fault> {
 fn person() -> String {
     std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "operator".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::task::{Context, Poll};
+
+    use http_body_util::{BodyExt as _, Full};
+    use hyper::body::Bytes;
+    use runtime::tls::Incoming;
+    use tonic::body::Body;
+    use tonic::codegen::{Service, http};
+
+    use super::*;
+
+    /// Answers every call with a document whose message has so many bytes.
+    #[derive(Clone)]
+    struct Long(usize);
+
+    impl tonic::server::NamedService for Long {
+        const NAME: &'static str = "upgrade_pilot.v1.Operator";
+    }
+
+    impl Service<http::Request<Body>> for Long {
+        type Response = http::Response<Body>;
+        type Error = Infallible;
+        type Future = std::future::Ready<Result<http::Response<Body>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+            // A field of text: its number, its length in four bytes, and the text.
+            let text = self.0 - 5;
+            let length = [0x80 | text, 0x80 | text >> 7, 0x80 | text >> 14, text >> 21];
+            let length = length.map(|part| u8::try_from(part & 0xff).unwrap());
+            let mut frame = vec![0];
+            frame.extend(u32::try_from(self.0).unwrap().to_be_bytes());
+            frame.push(0x0a);
+            frame.extend(length);
+            frame.push(b'[');
+            frame.resize(5 + self.0 - 1, b' ');
+            frame.push(b']');
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+            let body = Full::new(Bytes::from(frame)).with_trailers(std::future::ready(Some(Ok(trailers))));
+            let answer = http::Response::builder().header("content-type", "application/grpc").body(Body::new(body));
+            std::future::ready(Ok(answer.unwrap()))
+        }
+    }
+
+    async fn status_of(bytes: usize) -> Result<Value, Fault> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let coordinator = format!("http://{}", listener.local_addr().unwrap());
+        let incoming = Incoming::plain(listener, Clock::system()).unwrap();
+        let mut serving = tokio::task::JoinSet::new();
+        serving.spawn(tonic::transport::Server::builder().add_service(Long(bytes)).serve_with_incoming(incoming));
+        let common = Common { coordinator, tls: None, token_file: None, output: crate::cli::Output::Json };
+        Client::connect(&common).await?.status("").await
+    }
+
+    #[tokio::test]
+    async fn an_answer_beyond_64_mebibytes_is_refused_by_its_length() {
+        assert_eq!(status_of(64 << 20).await.map_err(|fault| fault.text), Ok(Value::Array(Vec::new())));
+        let refused = status_of((64 << 20) + 1).await.expect_err("one byte more is read");
+        assert!(refused.text.contains("67108865") && refused.text.contains("67108864"), "{}", refused.text);
+        assert!(matches!(refused.exit, Exit::Failed));
+    }
+}

@@ -14,6 +14,8 @@ use crate::operator::Operator;
 use crate::rds::fake::{Fake as FakeRds, Timings};
 use crate::store::{OpenError, SqliteStore};
 
+mod lead;
+
 const CLUSTER: &str = "arn:aws:rds:us-east-1:123456789012:cluster:orders";
 const SOON: Duration = Duration::from_secs(20);
 

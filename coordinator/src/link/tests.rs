@@ -27,6 +27,7 @@ use super::*;
 use crate::codes;
 use crate::who::Guard;
 
+mod limits;
 mod thousand;
 
 const CLUSTER: &str = "arn:aws:rds:us-east-1:123456789012:cluster:orders";

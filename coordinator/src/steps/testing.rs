@@ -1,6 +1,7 @@
 //! The world that steps are tested in: AWS as `rds::fake` plays it, agents that answer every job as a healthy pair would,
 //! and reports that follow what the fake account shows. `world as before` and `complete` are judged from outside.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub(crate) struct Stage {
     pub(crate) clock: Clock,
     /// Changes the reports before they are sent.
     pub(crate) tamper: Arc<Mutex<Option<Tamper>>>,
+    /// While set, `agent-2` stays attached and says nothing.
+    pub(crate) silent: Arc<AtomicBool>,
     /// Free local storage of the writer that CloudWatch tells, if it does.
     pub(crate) free_bytes: Arc<Mutex<Option<f64>>>,
 }
@@ -99,7 +102,8 @@ impl Stage {
         let databases = Arc::default();
         let (blue, tamper) = (cluster.resource_id, Arc::default());
         let free_bytes = Arc::new(Mutex::new(Some(50e9)));
-        let stage = Stage { aws, metrics, agents, databases, blue, clock, tamper, free_bytes };
+        let silent = Arc::default();
+        let stage = Stage { aws, metrics, agents, databases, blue, clock, tamper, silent, free_bytes };
         stage.answer_jobs();
         stage
     }
@@ -302,8 +306,9 @@ impl Stage {
             if let Some(tamper) = self.tamper.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
                 tamper(&mut report);
             }
-            for agent in ["agent-1", "agent-2"] {
-                self.agents.report(agent, report.clone());
+            self.agents.report("agent-1", report.clone());
+            if !self.silent.load(Ordering::SeqCst) {
+                self.agents.report("agent-2", report);
             }
             self.metrics.put(Metric::OldestReplicationSlotLag, &"orders-1".into(), 100.0);
             if let Some(free) = *self.free_bytes.lock().unwrap_or_else(PoisonError::into_inner) {

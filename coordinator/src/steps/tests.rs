@@ -1,5 +1,7 @@
 //! The whole plan, played: well, with everything lost and failing everywhere, and against the troubles AWS is known for.
 
+use std::sync::Arc;
+
 use engine::{Alarm, Fact, FailureClass, Outcome, testing};
 use proto::job::{JobFailure, JobFailureClass, JobKind};
 use proto::jobs::{
@@ -222,6 +224,37 @@ async fn production_that_answers_nobody_holds_the_switchover_until_it_does() {
     let played = testing::play(stage.scene(spec())).await;
     ended(&played, Outcome::Succeeded);
     assert!(matches!(raised(&played.facts, codes::PRODUCTION_DOWN)[..], [Alarm::Hold(_)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_is_silent_for_longer_than_five_seconds_holds_the_switchover_until_it_is_heard() {
+    for (silent_seconds, holds) in [(4, false), (30, true)] {
+        let stage = Stage::new(clock());
+        let (clock, aws, silent) = (stage.clock.clone(), stage.aws.clone(), stage.silent.clone());
+        let since = Arc::new(std::sync::Mutex::new(None::<jiff::Timestamp>));
+        let began = since.clone();
+        *stage.tamper.lock().unwrap() = Some(Box::new(move |_| {
+            // It stays attached, and says nothing, from the deployment's beginning on.
+            let begun = aws.snapshot_of_world().names().any(|name| name.starts_with("deployment "));
+            let mut since = since.lock().unwrap();
+            *since = since.or(begun.then(|| clock.now()));
+            let quiet = since.is_some_and(|since| clock.now().duration_since(since).as_secs() < silent_seconds);
+            silent.store(quiet, std::sync::atomic::Ordering::SeqCst);
+        }));
+        let played = testing::play(stage.scene(spec())).await;
+        ended(&played, Outcome::Succeeded);
+        let held = played.facts.iter().find(
+            |entry| matches!(&entry.fact, Fact::AlarmRaised { alarm, .. } if alarm.why().code == codes::LINK_DOWN),
+        );
+        let after = held.map(|entry| entry.at.duration_since(began.lock().unwrap().expect("it was silent")));
+        match after {
+            Some(after) => assert!(holds && (4_500..7_000).contains(&after.as_millis()), "held after {after}"),
+            None => assert!(!holds, "{silent_seconds} s of silence held nothing"),
+        }
+        let alarms = raised(&played.facts, codes::LINK_DOWN);
+        let said = |alarm: &Alarm| matches!(alarm, Alarm::Hold(why) if why.text.contains("agent-2"));
+        assert!(alarms.iter().all(said), "{alarms:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

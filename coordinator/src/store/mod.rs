@@ -1,6 +1,8 @@
 //! Where runs are kept. `sqlite.rs` is the store of a single coordinator, `postgres.rs` the one that several share; what is in
 //! them, and why, is said at their tops. Nobody else knows which one it is.
 
+#[cfg(test)]
+pub(crate) mod memory;
 mod postgres;
 mod rows;
 mod samples;

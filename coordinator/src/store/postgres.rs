@@ -12,6 +12,8 @@
 
 mod connection;
 mod sql;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,13 +100,18 @@ impl PostgresStore {
             Ok(id) => id?,
             Err(_) => return Err(OpenError::Busy { at: dialer.at() }),
         };
+        Ok(PostgresStore::over(dialer, id))
+    }
+
+    /// Over one connection to write with and one to read and listen with, each made when it is first needed.
+    fn over(dialer: Arc<Dialer>, id: StoreId) -> PostgresStore {
         let watches = Arc::<Watches>::default();
         let heard = Arc::clone(&watches);
         let on_notice: OnNotice = Arc::new(move |run| run.map_or_else(|| heard.touch_all(), |run| heard.touch(run)));
         let listen = format!("{}; listen {}", settings(READ_WITHIN), sql::CHANNEL);
         let writing = Line::new(Arc::clone(&dialer), settings(WRITE_WITHIN), WRITE_WITHIN, None);
         let reading = Line::new(dialer, listen, READ_WITHIN, Some(on_notice));
-        Ok(PostgresStore(Arc::new(Inner { id, writing, reading, watches })))
+        PostgresStore(Arc::new(Inner { id, writing, reading, watches }))
     }
 
     /// One statement that changes something; its rows.

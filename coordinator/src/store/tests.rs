@@ -111,6 +111,57 @@ async fn samples_come_back_in_order() {
     assert_eq!(newest.iter().map(|sample| sample.at_ms).collect::<Vec<_>>(), [3, 4]);
 }
 
+#[tokio::test]
+async fn of_samples_the_newest_twenty_thousand_of_each_upgrade_are_kept() {
+    let (folder, clock) = (Folder::new(), Clock::system());
+    let store = SqliteStore::open(&folder.file(), clock).unwrap();
+    let (run, other) = (RunId::from("up-0001"), RunId::from("up-0002"));
+    let sample = |at_ms| Sample { at_ms, name: "lag_bytes".into(), value: 1.5 };
+    store.add_samples(&other, vec![sample(-1)]).await.unwrap();
+    store.add_samples(&run, (0..20_000).map(sample).collect()).await.unwrap();
+    assert_eq!(store.samples(&run, u32::MAX).await.unwrap().len(), 20_000, "as many as may be are not all there");
+    store.add_samples(&run, (20_000..20_003).map(sample).collect()).await.unwrap();
+    let kept = store.samples(&run, u32::MAX).await.unwrap();
+    assert_eq!((kept.len(), kept[0].at_ms, kept[19_999].at_ms), (20_000, 3, 20_002));
+    assert_eq!(store.samples(&other, 10).await.unwrap().len(), 1, "another upgrade's samples went");
+}
+
+/// Questions beyond the limit wait with whoever asks: one who goes away then has asked nothing.
+#[tokio::test]
+async fn two_hundred_and_fifty_six_questions_wait_for_the_store_and_the_others_with_those_who_ask() {
+    let folder = Folder::new();
+    let store = SqliteStore::open(&folder.file(), Clock::system()).unwrap();
+    let (begun, busy) = tokio::sync::oneshot::channel();
+    let (free, door) = std::sync::mpsc::channel::<()>();
+    let worker = store.worker.clone();
+    let first = tokio::spawn(async move {
+        let wait = move |_: &mut rusqlite::Connection| {
+            begun.send(()).expect("the test waits");
+            door.recv().expect("the test opens");
+        };
+        worker.run(wait).await.map_err(|gone| gone.to_string())
+    });
+    busy.await.expect("the thread is at work");
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let mut asked: Vec<_> = (0..300)
+        .map(|_| {
+            let done = done.clone();
+            let add = move |_: &mut rusqlite::Connection| done.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            Box::pin(tokio::task::unconstrained(store.worker.run(add)))
+        })
+        .collect();
+    let mut looking = std::task::Context::from_waker(std::task::Waker::noop());
+    for question in &mut asked {
+        assert!(question.as_mut().poll(&mut looking).is_pending(), "answered by a thread that is at work");
+    }
+    drop(asked);
+    free.send(()).unwrap();
+    first.await.unwrap().unwrap();
+    // Whatever was sent before this is done before it.
+    store.worker.run(|_| ()).await.map_err(|gone| gone.to_string()).unwrap();
+    assert_eq!(done.load(std::sync::atomic::Ordering::SeqCst), 256);
+}
+
 /// A store with one run, and its lease.
 async fn with_a_run(file: &std::path::Path) -> (SqliteStore, RunId, engine::Epoch) {
     let store = reopened(file, &Clock::system()).await;

@@ -306,10 +306,12 @@ impl Guard {
     fn deny(&self, who: &str, denied: Denied) -> Denied {
         metrics::refused(denied.reason);
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if logged.len() >= LOGGED_MAX {
-            logged.clear();
-        }
-        if logged.insert(format!("{} {who}", denied.reason)) {
+        let line = format!("{} {who}", denied.reason);
+        if !logged.contains(&line) {
+            if logged.len() >= LOGGED_MAX {
+                logged.clear();
+            }
+            logged.insert(line);
             tracing::warn!(who, code = %denied.code, reason = denied.reason, why = denied.why, "refused");
         }
         denied

@@ -29,6 +29,8 @@ use crate::spec::UpgradeSpec;
 use crate::store::About;
 use runtime::tls::{self, Credentials, Door, Incoming, Way};
 
+mod doors;
+
 const CLUSTER: &str = "arn:aws:rds:us-east-1:123456789012:cluster:orders";
 const OTHER: &str = "arn:aws:rds:us-east-1:123456789012:cluster:billing";
 const SOON: Duration = Duration::from_secs(20);

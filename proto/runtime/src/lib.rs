@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod clock;
 pub mod crypto;
 pub mod dumps;
+pub mod played;
 pub mod recorder;
 pub mod shutdown;
 pub mod supervision;

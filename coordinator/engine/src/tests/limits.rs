@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::toy::{Act, Stage, Toy, plan};
+use super::toy::{Act, Spec, Stage, Toy, plan};
 use crate::driver::Ended;
 use crate::fact::{Entry, Fact, Outcome};
 use crate::failure::{Failure, codes};
@@ -18,6 +18,7 @@ use crate::ids::{AskId, Code, Operator, RunId, StepId, Subject};
 use crate::journal::{
     Append, AskRow, Epoch, Holder, Journal, JournalError, JournalRead, Record, RunFilter, RunInfo, Seq,
 };
+use crate::state::State;
 use crate::testing::MemoryJournal;
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, JournalError>>;
@@ -134,6 +135,22 @@ async fn a_request_that_cannot_be_read_is_told_and_ignored() {
     assert_eq!(stage.end().await, Ended::Finished(Outcome::Succeeded));
     let warned = stage.facts().await.into_iter().filter(|entry| matches!(entry.fact, Fact::Warned { .. })).count();
     assert_eq!(warned, 1);
+}
+
+#[test]
+fn of_warnings_the_newest_two_hundred_are_kept_in_the_fold() {
+    let fact = |n: u64, fact| Entry { seq: Seq(n), epoch: Epoch(1), at: Timestamp::UNIX_EPOCH, fact };
+    let created = Fact::Created { spec: Spec { wish: "w".into() }, plan: plan().shape().ids() };
+    let mut state = State::<Toy>::empty().apply(&fact(0, created)).unwrap();
+    for n in 1..=201 {
+        if n == 201 {
+            assert_eq!(state.warnings().count(), 200, "two hundred were not kept");
+        }
+        let warned = Fact::Warned { step: None, code: Code("TEST"), detail: format!("warning {n}") };
+        state = state.apply(&fact(n, warned)).unwrap();
+    }
+    let kept: Vec<&str> = state.warnings().map(|warning| warning.detail.as_str()).collect();
+    assert_eq!((kept.len(), kept[0], kept[199]), (200, "warning 2", "warning 201"));
 }
 
 #[test]

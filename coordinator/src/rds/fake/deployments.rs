@@ -185,11 +185,17 @@ impl World {
         let (source, green) = (state.shown.source.clone(), state.shown.target.clone());
         let said = format!("Switchover from {source} to {} was started.", green.map(String::from).unwrap_or_default());
         self.event(SourceType::BlueGreenDeployment, target, "notification", said);
-        self.later(self.timings.details_lag, Happening::MembersSwitching(id.clone()));
         let switching = self.faults.switching.clone();
+        if let Switching::Late(by) = switching {
+            self.later(by, Happening::SwitchoverBegun(id.clone()));
+            return Ok(self.deployment_mut(id).shown.clone());
+        }
+        self.later(self.timings.details_lag, Happening::MembersSwitching(id.clone()));
         let at = self.timings.switchover;
         match switching {
-            Switching::Succeeds | Switching::SwitchesAndFails => self.later(at, Happening::NamesMoved(id.clone())),
+            Switching::Succeeds | Switching::SwitchesAndFails | Switching::Late(_) => {
+                self.later(at, Happening::NamesMoved(id.clone()));
+            }
             Switching::TimesOut => self.later(timeout, Happening::SwitchoverExpired(id.clone())),
             Switching::Reverts { reason } => self.later(at, Happening::SwitchoverCanceled(id.clone(), reason)),
             Switching::Hangs => self.stall(id, Happening::NamesMoved(id.clone())),
@@ -240,6 +246,11 @@ impl World {
                 if self.deployment_mut(&id).shown.status == DeploymentStatus::SwitchoverInProgress {
                     self.members_become(&id, MemberStatus::SwitchoverInProgress);
                 }
+            }
+            Happening::SwitchoverBegun(id) => {
+                self.later(self.timings.details_lag, Happening::MembersSwitching(id.clone()));
+                self.later(self.timings.switchover, Happening::NamesMoved(id.clone()));
+                self.deployment_mut(&id).shown.status = DeploymentStatus::SwitchoverInProgress;
             }
             Happening::NamesMoved(id) => self.names_moved(&id),
             Happening::SwitchoverOver(id) => self.switchover_over(&id),
@@ -467,7 +478,10 @@ impl World {
 
     fn deployment_gone(&mut self, id: &DeploymentId, with_target: bool) {
         let Some(state) = self.deployments.remove(id) else { return };
-        self.cancel(|h| matches!(h, Happening::MembersAvailable(d) | Happening::MembersSwitching(d) if d == id));
+        self.cancel(|h| {
+            use Happening::{MembersAvailable, MembersSwitching, SwitchoverBegun};
+            matches!(h, MembersAvailable(d) | MembersSwitching(d) | SwitchoverBegun(d) if d == id)
+        });
         self.event(SourceType::BlueGreenDeployment, id.as_str(), "deletion", "Blue/green deployment deleted.");
         if !with_target {
             return;

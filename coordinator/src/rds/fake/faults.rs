@@ -73,6 +73,8 @@ pub enum Switching {
     Reverts { reason: String },
     /// Stays SWITCHOVER_IN_PROGRESS until set to something else.
     Hangs,
+    /// Begins only after this long, and reads AVAILABLE until then; it succeeds.
+    Late(Duration),
     /// It switches, and the deployment reads SWITCHOVER_FAILED all the same: evidence that contradicts itself.
     SwitchesAndFails,
 }

@@ -27,6 +27,7 @@ pub(super) enum Happening {
     ClusterGone(ClusterResourceId),
     TaskDone(DeploymentId, usize),
     MembersAvailable(DeploymentId),
+    SwitchoverBegun(DeploymentId),
     MembersSwitching(DeploymentId),
     NamesMoved(DeploymentId),
     SwitchoverOver(DeploymentId),

@@ -217,6 +217,24 @@ async fn lists_are_read_to_their_last_page() {
 }
 
 #[tokio::test]
+async fn a_list_of_more_than_twenty_thousand_items_is_refused_and_never_cut() {
+    let page = |items: usize, marker: &str| {
+        let parameters = "<Parameter><ParameterName>p</ParameterName></Parameter>".repeat(items);
+        answer("DescribeDBClusterParameters", &format!("<Parameters>{parameters}</Parameters>{marker}"))
+    };
+    let more = "<Marker>m</Marker>";
+    let listener = Listener::start(vec![page(19_999, more), page(1, "")]).await;
+    let sdk = listener.sdk().await;
+    let all = sdk.parameters(GroupScope::Cluster, &"g".into(), None).await.expect("as many as may be");
+    assert_eq!(all.len(), 20_000);
+    let listener = Listener::start(vec![page(19_999, more), page(2, more)]).await;
+    let sdk = listener.sdk().await;
+    let refused = sdk.parameters(GroupScope::Cluster, &"g".into(), None).await.expect_err("one more");
+    assert_eq!((&refused.class, refused.code.as_str()), (&Class::Permanent, "ListTooLong"), "{refused}");
+    assert_eq!(listener.requests().len(), 2, "and no further page is asked for");
+}
+
+#[tokio::test]
 async fn parameters_are_set_twenty_to_a_call() {
     let done =
         || answer("ModifyDBClusterParameterGroup", "<DBClusterParameterGroupName>g</DBClusterParameterGroupName>");

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use engine::{Failure, FailureClass, Look, Wait};
+use runtime::clock::Mono;
 
 use super::Sides;
 use crate::{
@@ -19,25 +20,25 @@ use crate::{
     },
 };
 
-/// How long the gates may take to hold before the attempt is given up.
-const GATE_MAX: Duration = Duration::from_secs(1800);
-
 /// Returns what was measured when everything held.
 pub(super) async fn before_the_hold(cx: &Context<'_>, sides: &Sides) -> Result<Lag, Failure> {
-    members_stable(cx, sides).await?;
+    // For all of them together; beyond it the attempt is given up.
+    let until = cx.clock().mono() + Duration::from_secs(cx.spec().switchover.gates_seconds_max);
+    members_stable(cx, sides, until).await?;
     same_schema(cx).await?;
-    let lag = thresholds(cx).await?;
+    let lag = thresholds(cx, until).await?;
     if let Some(why) = cx.alarms().holding() {
         return Err(Failure::transient(codes::GATE_MISSED, "opening the switchover").because(why));
     }
     Ok(lag)
 }
 
-async fn thresholds(cx: &Context<'_>) -> Result<Lag, Failure> {
+async fn thresholds(cx: &Context<'_>, until: Mono) -> Result<Lag, Failure> {
     let limits = &cx.spec().replication;
     let steady = Steady::new(crate::spec::seconds(limits.sustained_seconds));
     let cloudwatch = CloudWatchReader::new();
-    let wait = Wait { every: lag::EVERY, deadline: GATE_MAX, what: "the gates of the switchover" };
+    let deadline = until.since(cx.clock().mono());
+    let wait = Wait { every: lag::EVERY, deadline, what: "the gates of the switchover" };
     let opened = cx.until(wait, || async {
         let lag = lag::measure(cx, &cloudwatch).await?;
         lag::show(cx, &lag);
@@ -53,12 +54,13 @@ async fn thresholds(cx: &Context<'_>) -> Result<Lag, Failure> {
 }
 
 /// Deployment and every instance of both sides available on N equal reads: AWS refuses the call otherwise.
-async fn members_stable(cx: &Context<'_>, sides: &Sides) -> Result<(), Failure> {
+async fn members_stable(cx: &Context<'_>, sides: &Sides, until: Mono) -> Result<(), Failure> {
     let good = AtomicU32::new(0);
     let id = &sides.provisioned.deployment;
     let reads = cx.spec().provisioning.stable_reads;
-    let wait = Wait { every: poll(cx.spec()), deadline: GATE_MAX, what: "every member to stay available" };
-    cx.until(wait, || async {
+    let deadline = until.since(cx.clock().mono());
+    let wait = Wait { every: poll(cx.spec()), deadline, what: "every member to stay available" };
+    let stable = cx.until(wait, || async {
         let answer = rds::found(cx.world().rds.deployment(id).await);
         let deployment =
             answer.map_err(|error| failed(format!("reading deployment {id}"), error))?.ok_or_else(|| {
@@ -83,6 +85,6 @@ async fn members_stable(cx: &Context<'_>, sides: &Sides) -> Result<(), Failure> 
                 })
             }
         }
-    })
-    .await
+    });
+    stable.await.map_err(out_of_time(codes::GATE_MISSED, FailureClass::Transient, None))
 }

@@ -4,6 +4,8 @@
 mod gate;
 mod hold;
 mod outcome;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

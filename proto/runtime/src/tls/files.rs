@@ -1,7 +1,9 @@
 //! A folder with `tls.crt`, `tls.key` and `ca.crt`, and a list of withdrawn certificates, read again when they have changed. A set that does not fit together (half
 //! written, say) is told of once and not used: the last good one stays.
 
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -156,10 +158,12 @@ struct Files {
 impl Files {
     fn read(folder: &Path, crl_file: Option<&Path>) -> Result<Files, TlsError> {
         let read = |path: PathBuf| {
-            let long = std::fs::metadata(&path).map(|it| it.len() > FILE_BYTES_MAX);
-            match long.and_then(|long| if long { Ok(None) } else { std::fs::read(&path).map(Some) }) {
-                Ok(Some(bytes)) => Ok(bytes),
-                Ok(None) => Err(TlsError::Wrong { path, what: "it is longer than 1 MiB".into() }),
+            let mut bytes = Vec::new();
+            // By what is read and not by what its length is said to be: a pipe has none.
+            let read = File::open(&path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
+            match read {
+                Ok(_) if bytes.len() as u64 <= FILE_BYTES_MAX => Ok(bytes),
+                Ok(_) => Err(TlsError::Wrong { path, what: "it is longer than 1 MiB".into() }),
                 Err(source) => Err(TlsError::Read { path, source }),
             }
         };

@@ -12,7 +12,7 @@ use futures_util::Stream;
 use rustls::{CertificateError, Error};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -23,7 +23,7 @@ use crate::clock::Clock;
 
 /// A handshake that takes longer is cut.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
-/// Handshakes at once; more wait in the system's queue.
+/// Handshakes at once, those included whose connection waits to be ready; more wait in the system's queue.
 const HANDSHAKES_MAX: usize = 256;
 /// Accepted connections that nobody has taken yet.
 const READY_MAX: usize = 64;
@@ -148,7 +148,9 @@ async fn accept(
         let acceptor = TlsAcceptor::from(credentials.current().server(*door));
         let (refused, ready, clock) = (Arc::clone(refused), ready.clone(), clock.clone());
         handshakes.spawn(async move {
-            match greet(acceptor, stream, address, &clock, permit).await {
+            // Kept until the connection is ready to be taken: those that nobody takes are not to pile up.
+            let _permit = permit;
+            match greet(acceptor, stream, address, &clock).await {
                 // Nobody takes it any more: it is closed.
                 Ok(Some(connection)) => drop(ready.send(connection).await),
                 Ok(None) => {}
@@ -164,7 +166,6 @@ async fn greet(
     stream: TcpStream,
     address: SocketAddr,
     clock: &Clock,
-    _permit: OwnedSemaphorePermit,
 ) -> Result<Option<Connection>, Refusal> {
     let refusal = |reason, what: String| Refusal { address, reason, what };
     let greeted = clock.timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await;
