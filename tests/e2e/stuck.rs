@@ -1,10 +1,12 @@
-//! An abort while the switchover is armed, which AWS then takes back: only then it unwinds. The undoing gets stuck twice: AWS denies the
-//! deletion, and a slot of the deployment is left on blue. Each time people are told what and what to do, and nothing before it is undone.
+//! An abort while the switchover is armed, which AWS then takes back: only then it unwinds, and what was ended for the cut runs again on
+//! blue. The undoing gets stuck twice: AWS denies the deletion, and a slot of the deployment is left on blue. Each time people are told
+//! what and what to do, and nothing before it is undone.
 
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use lab::demo::schema::LINES;
 use lab::iam::Caller;
 use lab::{Fault, install};
 use serde_json::Value;
@@ -13,12 +15,17 @@ use tokio::process::Command;
 
 use super::abort::{abort_while_armed, came_while_armed};
 use super::iam::{less, policy, setting};
+use super::real_life::{long_statement, resubmitting};
 use super::unwind::unwound;
 
 const LIMIT: Duration = Duration::from_secs(120);
 const DELETION: &str = "rds:DeleteBlueGreenDeployment";
 /// What AWS calls the slots of a deployment begins so.
 const SLOT: &str = "rds_left_behind";
+/// A client, and its statement, which writes a line and then takes minutes, unless somebody else runs it.
+const BATCH: &str = "nightly-batch";
+const INTO: &str = "insert into nightly_lines (run, line, amount) select 1, g, g * 10 from generate_series";
+const SLOW: &str = "where pg_sleep(case when g > 1 and current_setting('application_name') = 'nightly-batch' then 60 else 0 end)::text = ''";
 /// What a person is paged by.
 const STUCK: &str = "pilot_facts_total{kind=\"stuck\"}";
 
@@ -28,13 +35,19 @@ async fn an_abort_while_armed_waits_for_the_outcome_and_a_stuck_undo_is_shown_pa
         let before = stage.world().await?;
         stage.lab.faults().plan(Fault::SwitchoverStalls { millis: 3000 }, 1);
         stage.lab.faults().plan(Fault::SwitchoverFails { reason: "the lab's storage said no".into() }, 1);
-        let mut upgrade = stage.upgrade(&stage.spec(16)).await?;
+        let mut upgrade = stage.upgrade(&resubmitting(stage)).await?;
         let id = upgrade.id.clone();
+        let asks = |status: &Value| status["approvals"][0]["name"] == "switchover";
+        stage.wait_until(&id, "the switchover's approval", LIMIT, asks).await?;
+        let batch = long_statement(stage, "orders", BATCH, format!("{INTO}(1, {LINES}) g {SLOW}")).await?;
+        stage.pilot(&["approve", &id, "switchover"]).await?.expect(0, &[])?;
         abort_while_armed(stage, &id).await?;
 
         let said = upgrade.ended(LIMIT, &stage.tempo).await?;
         said.expect(3, &["PU0203", DELETION, &format!("pilot resume {id}")])?;
         shown_and_paged(stage, &id, 1, &["PU0203", DELETION, "allow it"]).await.context("AWS denies the deletion")?;
+        ran_again_once(stage, &id).await.context("what was ended for the cut")?;
+        batch.abort();
         let left = format!("select pg_create_logical_replication_slot('{SLOT}', 'pgoutput')");
         let blue = stage.blue_writer()?;
         blue.admin("postgres").await?.batch_execute(&left).await?;
@@ -56,6 +69,15 @@ async fn an_abort_while_armed_waits_for_the_outcome_and_a_stuck_undo_is_shown_pa
         stage.nothing_lost().await.map(drop)
     })
     .await;
+}
+
+/// The statement that was ended for the cut has run again on blue, though the abort came before its attempt could do that.
+async fn ran_again_once(stage: &Stage, id: &str) -> anyhow::Result<()> {
+    let facts = stage.history(id).await?;
+    ensure!(facts.events("session_ended") == 1, "no statement was ended, so nothing is shown\n{}", facts.story());
+    let lines = stage.sql("orders", "select count(*) || ' ' || count(distinct line) from nightly_lines").await?;
+    ensure!(lines == Some(format!("{LINES} {LINES}")), "lines and different ones: {lines:?}\n{}", facts.story());
+    Ok(())
 }
 
 /// What the step that is stuck says, or nothing.
