@@ -1,5 +1,5 @@
 //! `pilot abort` at moments of an upgrade, from its first facts on: before the cut the world is as it was; what comes after the cut
-//! undoes nothing.
+//! undoes nothing. While armed it waits for the outcome (`stuck.rs`, `old_copy.rs`).
 
 use std::time::Duration;
 
@@ -68,4 +68,25 @@ async fn aborted(stage: &mut Stage, moment: usize, before: &World) -> anyhow::Re
     ended.expect(1, &["unwound"])?;
     unwound(stage, &id, before, &[]).await?;
     Ok(true)
+}
+
+/// `pilot abort` between the one call and the outcome, which a fault has to hold open. It is taken.
+pub(super) async fn abort_while_armed(stage: &Stage, id: &str) -> anyhow::Result<()> {
+    let asked = async || match stage.asked_of_aws("SwitchoverBlueGreenDeployment") {
+        0 => Err(stage.logs()),
+        _ => Ok(()),
+    };
+    stage.tempo.until("the call", Duration::from_millis(5), LIMIT, asked).await?;
+    stage.pilot(&["abort", id, "--confirm", CLUSTER]).await?.expect(0, &["abort is in the journal"])
+}
+
+/// The journal says that the one abort came while armed, and that the outcome was read after it.
+pub(super) fn came_while_armed(facts: &Facts, outcome: &str) -> anyhow::Result<()> {
+    let kinds = facts.0.iter().map(|seen| match seen["fact"]["request"]["request"].as_str() {
+        Some("abort") => "abort",
+        _ => seen["kind"].as_str().unwrap_or_default(),
+    });
+    let course: Vec<&str> = kinds.filter(|kind| ["pivot_armed", "abort", outcome].contains(kind)).collect();
+    ensure!(course == ["pivot_armed", "abort", outcome], "{course:?}\n{}", facts.story());
+    Ok(())
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use lab::Fault;
-use lab::demo::schema;
 use lab::fleet::Stop;
 use serde_json::Value;
 use tests::stage::pilot::with;
@@ -64,7 +63,7 @@ async fn suffered([while_free, held]: [(Blow, Blow); 2]) {
         let before = holds(stage);
         for (n, (cluster, blow)) in [(CLUSTER, held.0), (green.as_str(), held.1)].into_iter().enumerate() {
             // An open transaction keeps the hold open for as long as transactions may drain.
-            let slow = slow_writer(stage).await?;
+            let slow = stage.slow_writer().await?;
             if n == 0 {
                 stage.pilot(&["approve", &id, "switchover"]).await?.expect(0, &[])?;
             }
@@ -125,14 +124,6 @@ async fn ended_well(stage: &mut Stage, id: &str) -> anyhow::Result<()> {
     ensure!(version.starts_with("16"), "production runs {version}");
     stage.ingestion_runs().await?;
     stage.nothing_lost().await.map(drop)
-}
-
-/// A client's transaction that has written and is left open.
-async fn slow_writer(stage: &Stage) -> anyhow::Result<lab::demo::session::Session> {
-    let login = stage.master.database("billing").role(&schema::owner("billing"), schema::PASSWORD, "slow-writer");
-    let session = login.open(&stage.tempo, LIMIT).await?;
-    session.run(&stage.tempo, LIMIT, "begin; update console_notes set note = 'a moment' where id = 1").await?;
-    Ok(session)
 }
 
 /// Another member becomes the writer; returns when AWS says that it is done.

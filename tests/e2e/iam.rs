@@ -16,17 +16,24 @@ use super::unwind::{until_replicating, unwound};
 const POLICY: &str = include_str!("../../deploy/iam/coordinator.json");
 const LIMIT: Duration = Duration::from_secs(240);
 
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     serde_json::from_str(POLICY).expect("the policy that is shipped can be read")
 }
 
-fn setting(policy: Policy) -> Setting {
+pub(super) fn setting(policy: Policy) -> Setting {
     let shape = |settings| ClusterSettings {
         tags: vec![("upgrade-pilot-allowed".into(), "true".into())],
         instance_parameters: vec![("log_min_duration_statement".into(), "5000".into())],
         ..settings
     };
     Setting { agents: 1, policy: Some(policy), shape, ..Setting::default() }
+}
+
+/// The policy that is shipped without one of its actions.
+pub(super) fn less(action: &str) -> Policy {
+    let whole = policy();
+    let (statement, ..) = whole.actions().into_iter().find(|(.., name)| name == action).expect("in the policy");
+    whole.without(statement, action)
 }
 
 /// What the coordinator needed, call by call.
@@ -103,11 +110,6 @@ fn every_action_is_missed(stage: &Stage) -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_action_that_is_missing_is_named_before_the_start_where_it_can_be_known_and_unwinds_where_not() {
-    let less = |action: &str| {
-        let whole = policy();
-        let (statement, ..) = whole.actions().into_iter().find(|(.., name)| name == action).expect("in the policy");
-        whole.without(statement, action)
-    };
     play(setting(less("rds:DescribeDBProxies")), async |stage| {
         let refused = stage.try_upgrade(&stage.spec(16)).await?;
         let said = refused.err().context("the upgrade was started without the right to look")?;

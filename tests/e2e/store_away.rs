@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use lab::Fault;
-use lab::demo::schema;
-use lab::demo::session::Session;
 use serde_json::Value;
 use tests::stage::cable::Passing;
 use tests::stage::pilot::with;
@@ -41,7 +39,7 @@ async fn a_store_out_of_reach_of_one_or_all_coordinators_harms_nobody_and_they_a
         }
         let asks = |status: &Value| status["approvals"][0]["name"] == "switchover";
         stage.wait_until(&id, "the switchover's approval", LIMIT, asks).await?;
-        let slow = slow_writer(stage).await?;
+        let slow = stage.slow_writer().await?;
         stage.pilot(&["approve", &id, "switchover"]).await?.expect(0, &[])?;
         replaced_in_the_hold(stage).await.context("a rolling restart, in the hold")?;
         lost_in_the_hold(stage).await.context("no store, in the hold")?;
@@ -95,14 +93,6 @@ async fn replaced(stage: &mut Stage, number: usize) -> anyhow::Result<()> {
     stage.until_stands_by(number).await
 }
 
-/// A client's transaction that has written and stays open keeps the hold for as long as transactions may drain.
-async fn slow_writer(stage: &Stage) -> anyhow::Result<Session> {
-    let login = stage.master.database("billing").role(&schema::owner("billing"), schema::PASSWORD, "slow-writer");
-    let slow = login.open(&stage.tempo, LIMIT).await?;
-    slow.run(&stage.tempo, LIMIT, "begin; update console_notes set note = 'a moment' where id = 1").await?;
-    Ok(slow)
-}
-
 /// Waits until clients are held, or are let go, by what the agent has said last.
 async fn until_held(stage: &Stage, held: bool) -> anyhow::Result<()> {
     let look = async || {
@@ -129,7 +119,7 @@ async fn lost_in_the_hold(stage: &mut Stage) -> anyhow::Result<()> {
     stage.store()?.crash().await?;
     let changes = stage.changes_at_aws().len();
     until_held(stage, false).await?;
-    goes_on(stage, "held-writes").await?;
+    stage.goes_on("held-writes").await?;
     let changed = stage.changes_at_aws().len();
     ensure!(changes == changed, "AWS was asked for {} changes without a store", changed - changes);
     ensure!(stage.asked_of_aws(CALL) == 0, "it was called with a transaction open");
@@ -144,17 +134,8 @@ async fn lost_after_the_call(stage: &mut Stage) -> anyhow::Result<()> {
     };
     stage.tempo.until("the call", Duration::from_millis(5), LIMIT, asked).await?;
     stage.store()?.crash().await?;
-    goes_on(stage, "held-writes").await?;
+    stage.goes_on("held-writes").await?;
     let (_, behind) = stage.behind_pooler("telemetry").await?;
     ensure!(behind.contains("16"), "the held client was let go to {behind}");
     stage.store()?.again().await
-}
-
-async fn goes_on(stage: &Stage, client: &str) -> anyhow::Result<()> {
-    let before = stage.acknowledged(client);
-    let look = async || match stage.acknowledged(client) {
-        now if now > before + 3 => Ok(()),
-        now => Err(format!("{} more", now - before)),
-    };
-    stage.tempo.until(&format!("writes of {client}"), Duration::from_millis(20), LIMIT, look).await
 }

@@ -1,5 +1,5 @@
-//! The connection between a coordinator and its store, which a test can cut: by silence, as a network that has lost its way does,
-//! or by a reset, as a firewall does. What was sent into the silence arrives when it ends.
+//! The connection between a coordinator and its store, or between an agent and its coordinator, which a test can cut: by silence,
+//! as a network that has lost its way does, or by a reset, as a firewall does. What was sent into the silence arrives when it ends.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -54,7 +54,7 @@ impl Cable {
         self.passing.send_replace(passing);
     }
 
-    /// How many bytes towards the store were sent into a silence, and delivered after it.
+    /// How many bytes towards the far end were sent into a silence, and delivered after it.
     #[must_use]
     pub fn late(&self) -> usize {
         self.late.load(Ordering::SeqCst)

@@ -3,12 +3,14 @@
 
 pub mod cable;
 pub mod commanded;
+mod copies;
 pub mod depth;
 pub mod facts;
 pub mod http;
 mod opening;
 pub mod pilot;
 pub mod process;
+pub mod reach;
 pub mod role;
 pub mod secrets;
 pub mod several;
@@ -31,13 +33,14 @@ use lab::demo::ledger::Ledger;
 use lab::demo::probe::Probe;
 use lab::demo::schema::{self, Extensions};
 use lab::demo::service::Service;
-use lab::demo::session::Login;
+use lab::demo::session::{Login, Session};
 use lab::demo::sides;
 use lab::demo::tempo::Tempo;
 use lab::iam::Policy;
 use lab::{ClusterHandle, ClusterSettings, Lab, Outcome, Timings};
 use serde_json::Value;
 
+use self::cable::Cable;
 use self::facts::Facts;
 use self::pilot::{Binaries, CommandLine, Said, Upgrade};
 use self::process::Process;
@@ -88,6 +91,8 @@ pub struct Setting {
     pub trapped: bool,
     /// Whether all connections are TLS, with certificates that `pilot agents enrol` issues.
     pub tls: bool,
+    /// Whether each agent reaches the coordinator over a cable of its own, which a test can cut. For one coordinator.
+    pub cables: bool,
 }
 
 impl Default for Setting {
@@ -109,6 +114,7 @@ impl Default for Setting {
             shared: false,
             trapped: false,
             tls: false,
+            cables: false,
         }
     }
 }
@@ -145,6 +151,8 @@ pub struct Stage {
     /// The section of the configuration that names the coordinators' store.
     store: String,
     several: Option<Several>,
+    /// From each agent to the coordinator, in the agents' order; empty where there are none.
+    cables: Vec<Cable>,
     commanded: bool,
     /// What the test expects to be logged as WARN or ERROR.
     expected: Vec<String>,
@@ -401,6 +409,30 @@ impl Stage {
     pub async fn sql_as_owner(&self, database: &str, sql: &str) -> anyhow::Result<()> {
         let session = sides::open(&owner(&self.master, database, "test"), &self.tempo).await?;
         session.run(&self.tempo, START, sql).await.map(drop).with_context(|| sql.to_owned())
+    }
+
+    /// A client's transaction that has written and stays open: it keeps a hold for as long as transactions may drain.
+    ///
+    /// # Errors
+    /// The server's own.
+    pub async fn slow_writer(&self) -> anyhow::Result<Session> {
+        let login = owner(&self.master, "billing", "slow-writer");
+        let slow = login.open(&self.tempo, START).await?;
+        slow.run(&self.tempo, START, "begin; update console_notes set note = 'a moment' where id = 1").await?;
+        Ok(slow)
+    }
+
+    /// Waits until more writes of a client are acknowledged.
+    ///
+    /// # Errors
+    /// When they are not in two minutes.
+    pub async fn goes_on(&self, client: &str) -> anyhow::Result<()> {
+        let before = self.acknowledged(client);
+        let look = async || match self.acknowledged(client) {
+            now if now > before + 3 => Ok(()),
+            now => Err(format!("{} more", now - before)),
+        };
+        self.tempo.until(&format!("writes of {client}"), Duration::from_millis(20), 2 * START, look).await
     }
 
     /// Whether the ingestion service's own hook says `running`, with its answer.

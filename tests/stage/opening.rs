@@ -121,6 +121,7 @@ impl Stage {
             lease: setting.lease,
             store,
             several,
+            cables: Vec::new(),
             commanded: setting.commanded,
             tls,
             expected: Vec::new(),
@@ -130,6 +131,9 @@ impl Stage {
         stage.find_coordinator().await.with_context(|| stage.logs())?;
         if setting.shared {
             stage.start_standby(&environment).await.with_context(|| stage.logs())?;
+        }
+        if setting.cables {
+            stage.lay_cables(setting.agents).await?;
         }
         for number in 1..=setting.agents {
             stage.start_agent(&format!("agent-{number}"), None, number == setting.agents)?;
@@ -160,9 +164,9 @@ impl Stage {
     pub fn start_agent(&mut self, id: &str, cluster: Option<&str>, last: bool) -> anyhow::Result<()> {
         std::fs::write(self.folder.join(format!("{id}.password")), role::PASSWORD)?;
         let cluster = cluster.unwrap_or(&self.cluster.arn);
-        let (url, user) = (&self.cli.coordinator, role::NAME);
+        let (url, user) = (self.coordinator_of(self.agents.len()), role::NAME);
         let shown = self.tls.as_ref().map(|tls| tls.join("agents"));
-        let mut text = pilot::agent_config(&self.folder, id, cluster, url, user, shown.as_deref());
+        let mut text = pilot::agent_config(&self.folder, id, cluster, &url, user, shown.as_deref());
         if let (Some(service), true) = (&self.service, self.agents.is_empty()) {
             let url = service.base_url();
             text += &format!("[[ingestion]]\nname = \"orders-service\"\nkind = \"http\"\nbase_url = \"{url}\"\n");

@@ -68,10 +68,7 @@ impl Process {
     /// When it is not running.
     pub fn signal(&self, name: &str) -> anyhow::Result<()> {
         let child = self.child.as_ref().context("the process was killed")?;
-        let pid = child.id().to_string();
-        let sent = Command::new("/bin/sh").args(["-c", "kill -s \"$0\" -- \"$1\"", name, &pid]).status()?;
-        anyhow::ensure!(sent.success(), "{name} was not sent to {pid}");
-        Ok(())
+        send(name, child.id())
     }
 
     /// The system's number of it, while it was not killed.
@@ -98,6 +95,13 @@ impl Process {
         let all: Vec<&str> = text.lines().collect();
         format!("--- {}\n{}", self.log.display(), all[all.len().saturating_sub(lines)..].join("\n"))
     }
+}
+
+/// Sends a signal by name to a process that this one, or the lab in it, has started.
+pub(super) fn send(name: &str, pid: u32) -> anyhow::Result<()> {
+    let sent = Command::new("/bin/sh").args(["-c", "kill -s \"$0\" -- \"$1\"", name, &pid.to_string()]).status()?;
+    anyhow::ensure!(sent.success(), "{name} was not sent to {pid}");
+    Ok(())
 }
 
 impl Drop for Process {

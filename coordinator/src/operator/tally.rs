@@ -107,7 +107,7 @@ impl Tally {
                 times.ended_at = Some(entry.at);
             }
             Fact::UndoDone { step } => self.steps.entry(*step).or_default().ended_at = Some(entry.at),
-            Fact::StepFailed { failure, .. } | Fact::Stuck { failure, .. } => {
+            Fact::StepFailed { failure, .. } => {
                 self.cause = Some(format!("{failure} ({})", failure.code));
             }
             Fact::Asked { by, request: Request::Abort, .. } => self.cause = Some(format!("{by} asked to abort")),
@@ -220,7 +220,9 @@ mod tests {
             |what: &str| Fact::StepFailed { step, attempt: 1, failure: Failure::transient(Code("PU0302"), what) };
         let got_over = tally(vec![(0, failed("once")), (1, Fact::StepDone { step, output: serde_json::Value::Null })]);
         assert_eq!(got_over.cause, None);
-        let back = vec![(0, failed("for good")), (1, Fact::UndoStarted { step }), (2, Fact::UndoDone { step })];
+        let stuck = Fact::Stuck { step, failure: Failure::permanent(Code("PU0323"), "a slot is left") };
+        let undoing = Fact::UndoStarted { step };
+        let back = vec![(0, failed("for good")), (1, undoing), (2, stuck), (3, Fact::UndoDone { step })];
         assert_eq!(tally(back).cause.as_deref(), Some("for good (PU0302)"));
     }
 

@@ -507,10 +507,15 @@ fn warning_view(warning: &engine::state::Warning) -> WarningView {
     }
 }
 
-/// Why it goes back, why no driver drives it, or what the step at work failed with.
+/// Why no driver drives it, what an undo is stuck with, why it goes back, or what the step at work failed with.
 fn reason(state: &State<Upgrade>, live: Option<&Live>) -> Option<String> {
     if let Some(trouble) = live.and_then(|live| live.trouble.clone()) {
         return Some(trouble);
+    }
+    // What a person is asked to cure comes before why it goes back at all.
+    let stuck = state.steps().iter().find(|step| step.status == Status::Stuck);
+    if let Some(failure) = stuck.and_then(|step| step.failure.as_ref()) {
+        return Some(format!("{failure} ({})", failure.code));
     }
     if let Mode::Unwinding { why } | Mode::Restarting { why, .. } = state.mode() {
         return Some(why.to_string());

@@ -9,7 +9,7 @@ mod tests;
 
 use std::time::Duration;
 
-use engine::{Failure, Gate, Pivot, Reversal, Step, StepId};
+use engine::{Failure, FailureClass, Gate, Pivot, Reversal, Step, StepId};
 use proto::{
     intent::{GateWish, IngestionWish, Targets, WatchWish},
     jobs::{Resubmit, StatementVerdict},
@@ -122,7 +122,18 @@ impl Step<Upgrade> for Switchover {
 
     async fn undo(&self, cx: &Context<'_>) -> Result<(), Failure> {
         let sides = Sides::of(cx)?;
-        publish(cx, replicating_wish(cx.spec(), sides.targets(Side::Blue)), SETTLE).await
+        publish(cx, replicating_wish(cx.spec(), sides.targets(Side::Blue)), SETTLE).await?;
+        // An abort interrupts the attempt before what it ended has run again.
+        match resubmit(cx, Side::Blue).await {
+            Err(failure) if matches!(failure.class, FailureClass::Permanent | FailureClass::NeedsOperator) => {
+                cx.warn(
+                    codes::NOT_RESUBMITTED,
+                    format!("what was ended for the cut could not be resubmitted: {failure}"),
+                );
+                Ok(())
+            }
+            done => done.map(drop),
+        }
     }
 }
 
