@@ -417,10 +417,10 @@ pub async fn ensure_names(say: &(dyn Fn(&str) + Send + Sync)) -> Result<String, 
 async fn ensure_one_at_a_time() -> Result<PathBuf, Error> {
     const SOURCE: &str = include_str!("names/one_at_a_time.c");
     let what = "one_at_a_time.c";
-    let wrong = |error: std::io::Error| failed(what, &error.to_string());
+    let wrong = |error: std::io::Error| failed(what, error.to_string());
     let folder = cache_dir().join("names");
     std::fs::create_dir_all(&folder).map_err(wrong)?;
-    let _lock = crate::fleet::lock(&folder.join("lock")).await.map_err(|error| failed(what, &error.to_string()))?;
+    let _lock = crate::fleet::lock(&folder.join("lock")).await.map_err(|error| failed(what, error.to_string()))?;
     let (source, library) = (folder.join(what), folder.join("one_at_a_time.so"));
     let there = std::fs::read_to_string(&source).is_ok_and(|there| there == SOURCE);
     if !there || !library.exists() {

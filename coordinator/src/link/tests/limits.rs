@@ -19,6 +19,7 @@ fn hub() -> Hub {
 
 fn attach(hub: &Hub, agent: &str) -> Session {
     hub.attach(message::Hello {
+        protocol: proto::protocol::SPOKEN,
         agent: agent.parse().unwrap(),
         cluster: CLUSTER.parse().unwrap(),
         version: "0.0.0".into(),
