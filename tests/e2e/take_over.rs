@@ -1,5 +1,5 @@
 //! How long it takes until another coordinator goes on: from the end of the former one's leases to its successor's first fact,
-//! both on the store's clock. `MEASURE=1 cargo nextest run -p tests take_over --no-capture` is for a quiet machine: the default lease,
+//! both on the store's clock. `MEASURE=1 cargo nextest run --workspace take_over --no-capture` is for a quiet machine: the default lease,
 //! 32 take-overs, every way in turn.
 
 use std::time::Duration;

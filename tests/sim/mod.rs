@@ -1,7 +1,7 @@
 //! Coordinators and agents on a simulated network: their real code on both ends, two of each, one shared store, AWS and the
 //! databases played; partitions, one-way losses, stalls, crashes, cut lines, late and lost answers, clocks that are off, by seed.
 //!
-//! A seed that breaks a promise prints its history. `SIM_SEED=123 cargo nextest run -p tests sim::` plays one seed, `SIM_SEEDS=N` so
+//! A seed that breaks a promise prints its history. `SIM_SEED=123 cargo nextest run --workspace sim::` plays one seed, `SIM_SEEDS=N` so
 //! many, from `SIM_FIRST` on. A seed repeats its faults; which of two things of the same moment comes first is tokio's choice.
 
 mod agents;

@@ -1,6 +1,6 @@
 //! A hundred upgrades driven at once against the models of AWS and of the agents, from the first step to the last, in virtual time:
 //! what they cost is this process's own time on a core, what they take is virtual; one by the other is how many cores they need.
-//! The models are paid for too. `cargo nextest run -p coordinator a_hundred_upgrades --no-capture` prints the figures.
+//! The models are paid for too. `cargo nextest run --workspace a_hundred_upgrades --no-capture` prints the figures.
 
 use engine::{Outcome, testing};
 

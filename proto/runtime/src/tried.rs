@@ -1,7 +1,7 @@
 //! Bad input, tried by machine: takes kept good and bad input apart, puts it together wrongly, and hands it to a parser that
 //! must answer every time, in time, and without a panic. A plain module for tests that production never calls.
 //!
-//! A parser's target stands among its own tests and is called `any_bytes_…`; all of them: `cargo nextest run any_bytes`.
+//! A parser's target stands among its own tests and is called `any_bytes_…`; all of them: `cargo nextest run --workspace any_bytes`.
 //! Input that once did harm is kept in the crate's folder `seeds/TARGET` and is tried first, for ever. What a parser says is
 //! followed too: input that brings out an answer not heard before is kept for the rest of the run and taken apart in its turn.
 //!

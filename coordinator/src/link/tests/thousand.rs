@@ -3,7 +3,7 @@
 //! memory holds both ends.
 //!
 //! The bounds here are those of a machine that is busy; with `MEASURE=1` they are the promised ones, for a quiet one:
-//! `MEASURE=1 cargo nextest run -p coordinator a_thousand_agents --no-capture`.
+//! `MEASURE=1 cargo nextest run --workspace a_thousand_agents --no-capture`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
