@@ -537,22 +537,23 @@ fn failed(doing: &str, failure: JobFailure) -> Failure {
 
 impl Agents {
     pub(crate) fn open(&self, upgrade: &UpgradeId, roster: Vec<AgentId>, last: Option<Wish>) {
+        let now = self.table.clock.mono();
         let mut inner = self.table.lock();
-        inner.close_upgrade();
+        inner.close_upgrade(now, self.table.lease);
         inner.upgrade = Some(upgrade.clone());
         inner.roster = roster;
         inner.targets = last.as_ref().map(|wish| wish.targets.clone());
         inner.wish = last;
-        let now = self.table.clock.mono();
         inner.elect(now, self.table.lease);
     }
 
     /// The upgrade is over: events and jobs of it are acknowledged, agents are idle again.
     /// Nothing when another upgrade of the cluster has been opened meanwhile.
     pub(crate) fn close(&self, upgrade: &UpgradeId) {
+        let now = self.table.clock.mono();
         let mut inner = self.table.lock();
         if inner.upgrade.as_ref() == Some(upgrade) {
-            inner.close_upgrade();
+            inner.close_upgrade(now, self.table.lease);
         }
         drop(inner);
         self.table.ring_down();

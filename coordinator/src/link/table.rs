@@ -379,9 +379,14 @@ impl Inner {
         Some(self.generation)
     }
 
-    /// Forgets what belonged to an upgrade that is over; its jobs are acknowledged.
-    pub(crate) fn close_upgrade(&mut self) {
-        let jobs = std::mem::take(&mut self.jobs);
+    /// Forgets what belonged to an upgrade that is over; its jobs are acknowledged. Others, as of a preflight for the next one, stay for
+    /// as long as somebody may wait for them, and so does where they are aimed at.
+    pub(crate) fn close_upgrade(&mut self, now: Mono, lease: Duration) {
+        let own = self.upgrade.take().map(|upgrade| format!("{upgrade}/"));
+        let over = |id: &JobId, entry: &mut JobEntry| {
+            own.as_ref().is_some_and(|own| id.as_str().starts_with(own)) || now >= entry.until + lease
+        };
+        let jobs: Vec<(JobId, JobEntry)> = self.jobs.extract_if(.., over).collect();
         for (id, entry) in jobs {
             self.ack_job(&entry.agent, id);
         }
@@ -390,12 +395,10 @@ impl Inner {
                 agent.outbox.push_back(ToAgent::AckEvent(n));
             }
         }
-        self.upgrade = None;
         self.driver = None;
         self.roster.clear();
         self.wish = None;
         self.intent = None;
-        self.targets = None;
     }
 
     /// The next thing that a session says to its agent, which was told this intent on it. An acknowledgement comes before the jobs,

@@ -361,6 +361,29 @@ async fn a_job_that_failed_is_given_again_on_the_same_stream_when_it_is_asked_fo
 }
 
 #[tokio::test]
+async fn an_upgrade_that_ends_takes_nothing_from_a_preflight_that_is_under_way() {
+    let scene = scene().await;
+    let agents = scene.open(&["a"], None);
+    let mut a = scene.attach("a").await;
+    let (ours, next): (JobId, JobId) = ("up-0001/cleanup/1/marker".parse().unwrap(), "preflight/2".parse().unwrap());
+    let body = Marker { key: "k".into() };
+    agents.aim(wish(false).targets);
+    let left = agents.job(&ours, Keep::UntilStepDone, Side::Blue, &body, SOON, |_| {});
+    assert!(scene.clock.timeout(Duration::from_millis(300), left).await.is_err());
+    assert_eq!(a.job().await, ours.as_str());
+    let look = agents.job(&next, Keep::Once, Side::Blue, &body, SOON, |_| {});
+    let ends = async {
+        let id = a.job().await;
+        agents.close(&"up-0001".parse().unwrap());
+        assert_eq!(a.acked().await, What::JobId(ours.to_string()));
+        a.say(Said::JobDone(JobDone { id, output_json: r#"{"databases":[]}"#.into() })).await;
+    };
+    let (looked, ()) = tokio::join!(look, ends);
+    assert!(looked.expect("answered").databases.is_empty());
+    assert!(agents.targets().is_some(), "and the next look knows where the servers are");
+}
+
+#[tokio::test]
 async fn an_agent_of_another_region_or_without_a_hello_is_cut() {
     let scene = scene().await;
     let other = CLUSTER.replace("us-east-1", "eu-west-1");
