@@ -166,17 +166,7 @@ async fn an_event_is_acknowledged_when_its_fact_is_in_the_journal() {
     let (file, outside) = (file(), Outside::default());
     let drivers = life(&file, &outside).await;
     let clock = Clock::system();
-    let hello = Hello {
-        protocol: 0,
-        agent: "agent-1".parse().unwrap(),
-        cluster: CLUSTER.parse().unwrap(),
-        version: "0.0.0".into(),
-        capabilities: Vec::new(),
-        seen: None,
-        jobs_in_flight: Vec::new(),
-        controllers: Vec::new(),
-        queries: Vec::new(),
-    };
+    let hello = Hello::plain("agent-1".parse().unwrap(), CLUSTER.parse().unwrap());
     let mut session = drivers.options().hub.attach(hello);
     let about = About { roster: vec!["agent-1".parse().unwrap()], ..About::default() };
     let id = drivers.start(&CLUSTER.parse().unwrap(), UpgradeSpec::new(CLUSTER, "16"), &about).await.unwrap();

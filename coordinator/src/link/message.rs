@@ -26,6 +26,23 @@ pub struct Hello {
     pub protocol: u32,
 }
 
+impl Hello {
+    /// Of an agent that is played and has nothing to tell of itself.
+    pub fn plain(agent: AgentId, cluster: ClusterArn) -> Hello {
+        Hello {
+            protocol: proto::protocol::SPOKEN,
+            agent,
+            cluster,
+            version: "0.0.0".into(),
+            capabilities: Vec::new(),
+            seen: None,
+            jobs_in_flight: Vec::new(),
+            controllers: Vec::new(),
+            queries: Vec::new(),
+        }
+    }
+}
+
 /// What an agent says after its `Hello`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FromAgent {

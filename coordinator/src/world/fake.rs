@@ -175,17 +175,7 @@ impl FakeAgents {
     }
 
     fn hello(&self, agent: &AgentId) -> Hello {
-        Hello {
-            protocol: proto::protocol::SPOKEN,
-            agent: agent.clone(),
-            cluster: self.cluster.clone(),
-            version: "0.0.0".into(),
-            capabilities: Vec::new(),
-            seen: None,
-            jobs_in_flight: Vec::new(),
-            controllers: Vec::new(),
-            queries: Vec::new(),
-        }
+        Hello::plain(agent.clone(), self.cluster.clone())
     }
 
     fn attach(&self, agent: &AgentId) {

@@ -18,17 +18,7 @@ fn hub() -> Hub {
 }
 
 fn attach(hub: &Hub, agent: &str) -> Session {
-    hub.attach(message::Hello {
-        protocol: proto::protocol::SPOKEN,
-        agent: agent.parse().unwrap(),
-        cluster: CLUSTER.parse().unwrap(),
-        version: "0.0.0".into(),
-        capabilities: Vec::new(),
-        seen: None,
-        jobs_in_flight: Vec::new(),
-        controllers: Vec::new(),
-        queries: Vec::new(),
-    })
+    hub.attach(message::Hello::plain(agent.parse().unwrap(), CLUSTER.parse().unwrap()))
 }
 
 /// An upgrade with two agents in its roster.
