@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -43,6 +43,23 @@ fn identity(major: u32) -> Said {
     Said::Rows(vec![row.map(Value::from).to_vec()])
 }
 
+/// What an agent has in common, as it wakes with the files of a folder.
+pub(crate) async fn wake(folder: &Path, clock: Clock) -> Shared {
+    std::fs::write(folder.join("pw"), "secret\n").unwrap();
+    let database = Database {
+        user: "upgrade_pilot".into(),
+        password_file: Some(folder.join("pw")),
+        password_command: None,
+        maintenance_database: "postgres".into(),
+        tls: Tls::Disable,
+        tls_ca_file: None,
+    };
+    let dialer = Dialer::new(&database, vec!["127.0.0.0/8".parse().unwrap()], clock.clone()).unwrap();
+    let spool = Spool::open(&folder.join("agent.sqlite")).unwrap();
+    let memory = spool.wake().await.unwrap();
+    Shared::new(clock, spool, dialer, memory)
+}
+
 impl Pair {
     /// `answer` says what both say to everything but the question who they are.
     pub(crate) async fn start<F, A>(name: &str, answer: F) -> Pair
@@ -68,20 +85,7 @@ impl Pair {
         let servers = [play(Side::Blue, 14).await.unwrap(), play(Side::Green, 16).await.unwrap()];
         let folder = std::env::temp_dir().join(format!("pilot-agent-{name}-{}", uuid::Uuid::now_v7()));
         std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("pw"), "secret\n").unwrap();
-        let database = Database {
-            user: "upgrade_pilot".into(),
-            password_file: Some(folder.join("pw")),
-            password_command: None,
-            maintenance_database: "postgres".into(),
-            tls: Tls::Disable,
-            tls_ca_file: None,
-        };
-        let clock = Clock::tokio();
-        let dialer = Dialer::new(&database, vec!["127.0.0.0/8".parse().unwrap()], clock.clone()).unwrap();
-        let spool = Spool::open(&folder.join("agent.sqlite")).unwrap();
-        let memory = spool.wake().await.unwrap();
-        Pair { shared: Shared::new(clock, spool, dialer, memory), servers, asked, folder }
+        Pair { shared: wake(&folder, Clock::tokio()).await, servers, asked, folder }
     }
 
     /// The side as it would be recorded.

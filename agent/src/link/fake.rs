@@ -26,13 +26,10 @@ use super::{
     },
 };
 use crate::{
-    config::{Database, Tls},
     gate::Gate,
     helm::{self, Helm},
     ingestion::{BoxFuture, ControlError, IngestionController, Marks, Observation, PauseMark, Serving},
     jobs::Registry,
-    pg::Dialer,
-    spool::Spool,
     state::Shared,
 };
 
@@ -268,19 +265,7 @@ impl Agent {
         jobs: Registry,
     ) -> Agent {
         let clock = Clock::system();
-        let spool = Spool::open(&folder.join("agent.sqlite")).unwrap();
-        let memory = spool.wake().await.unwrap();
-        let database = Database {
-            user: "upgrade_pilot".into(),
-            password_file: Some(folder.join("pw")),
-            password_command: None,
-            maintenance_database: "postgres".into(),
-            tls: Tls::Disable,
-            tls_ca_file: None,
-        };
-        std::fs::write(folder.join("pw"), "secret\n").unwrap();
-        let dialer = Dialer::new(&database, vec!["127.0.0.0/8".parse().unwrap()], clock.clone()).unwrap();
-        let shared = Shared::new(clock.clone(), spool, dialer, memory);
+        let shared = crate::testing::wake(folder, clock.clone()).await;
         let runner = Runner::new(shared.clone(), jobs, "agent-1".into(), Vec::new()).await.unwrap();
         let stop = Stop::new();
         helm::steer(&shared);
