@@ -102,6 +102,11 @@ impl JobState {
     }
 }
 
+/// Is it a job of this upgrade? Its id begins with the upgrade's.
+fn belongs(id: &JobId, upgrade: Option<&UpgradeId>) -> bool {
+    upgrade.is_some_and(|upgrade| id.as_str().starts_with(&format!("{upgrade}/")))
+}
+
 impl Table {
     pub(crate) fn new(cluster: ClusterArn, epoch: Epoch, clock: Clock, lease: Duration) -> Table {
         let inner = Inner {
@@ -280,8 +285,7 @@ impl Inner {
             entry.state = state;
             return;
         }
-        let ours = self.upgrade.as_ref().is_some_and(|upgrade| id.as_str().starts_with(&format!("{upgrade}/")));
-        if ours && self.jobs.len() < JOBS_MAX {
+        if belongs(&id, self.upgrade.as_ref()) && self.jobs.len() < JOBS_MAX {
             self.jobs.insert(id, JobEntry::new(from.clone(), state, now));
         } else {
             self.ack_job(from, id);
@@ -382,10 +386,8 @@ impl Inner {
     /// Forgets what belonged to an upgrade that is over; its jobs are acknowledged. Others, as of a preflight for the next one, stay for
     /// as long as somebody may wait for them, and so does where they are aimed at.
     pub(crate) fn close_upgrade(&mut self, now: Mono, lease: Duration) {
-        let own = self.upgrade.take().map(|upgrade| format!("{upgrade}/"));
-        let over = |id: &JobId, entry: &mut JobEntry| {
-            own.as_ref().is_some_and(|own| id.as_str().starts_with(own)) || now >= entry.until + lease
-        };
+        let upgrade = self.upgrade.take();
+        let over = |id: &JobId, entry: &mut JobEntry| belongs(id, upgrade.as_ref()) || now >= entry.until + lease;
         let jobs: Vec<(JobId, JobEntry)> = self.jobs.extract_if(.., over).collect();
         for (id, entry) in jobs {
             self.ack_job(&entry.agent, id);
