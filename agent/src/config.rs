@@ -13,6 +13,8 @@ use runtime::admin::Bounds;
 use runtime::telemetry::Format;
 use serde::Deserialize;
 
+use crate::link::runner::AtOnce;
+
 /// Everything the agent is told at its start.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,13 +53,23 @@ pub struct Config {
 pub struct Limits {
     /// Events kept for a coordinator that does not acknowledge them; see `spool` for what goes first beyond it.
     pub events_max: usize,
+    /// Jobs that run or wait; one more is refused, and asked for again by the coordinator.
+    pub jobs_max: usize,
+    /// Long jobs (vacuum, comparison, statistics) that run at once; the others wait for their turn.
+    pub long_jobs_max: usize,
     /// Of `/metrics` and the like.
     pub admin: Bounds,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { events_max: 10_000, admin: Bounds::default() }
+        let at_once = AtOnce::default();
+        Limits {
+            events_max: 10_000,
+            jobs_max: at_once.jobs_max,
+            long_jobs_max: at_once.long_jobs_max,
+            admin: Bounds::default(),
+        }
     }
 }
 
@@ -277,9 +289,15 @@ impl Config {
                 return Err(wrong("database", "has no single source of the password", cure));
             }
         }
-        if !(100..=1_000_000).contains(&self.limits.events_max) {
-            let what = format!("{} is not from 100 to 1000000", self.limits.events_max);
-            return Err(wrong("limits.events_max", what, "leave it away"));
+        for (key, value, least, most) in [
+            ("limits.events_max", self.limits.events_max, 100, 1_000_000),
+            // Fewer could not take the urgent jobs of one cut beside long ones.
+            ("limits.jobs_max", self.limits.jobs_max, 16, 1024),
+            ("limits.long_jobs_max", self.limits.long_jobs_max, 1, 16),
+        ] {
+            if !(least..=most).contains(&value) {
+                return Err(wrong(key, format!("{value} is not from {least} to {most}"), "leave it away"));
+            }
         }
         if let Some(why) = self.limits.admin.wrong() {
             return Err(wrong("limits.admin", why, "write numbers within"));
@@ -421,6 +439,8 @@ sql = "select 1"
             ("127.0.0.0/8", "127.0.0.0/33", "for key `host_suffixes[0]`"),
             ("databases = [\"orders\"]", "databases = []", "ingestion bouncer: databases: is empty"),
             ("[insecure]", "[limits]\nevents_max = 1\n[insecure]", "limits.events_max: 1 is not from"),
+            ("[insecure]", "[limits]\njobs_max = 15\n[insecure]", "limits.jobs_max: 15 is not from 16 to 1024"),
+            ("[insecure]", "[limits]\nlong_jobs_max = 0\n[insecure]", "limits.long_jobs_max: 0 is not from 1 to 16"),
             ("[insecure]", "[limits.admin]\nconnections_max = 0\n[insecure]", "limits.admin: connections_max is"),
         ];
         for (at, (from, to, said)) in wrong.into_iter().enumerate() {

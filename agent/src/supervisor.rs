@@ -18,7 +18,10 @@ use crate::{
     helm::{self, Helm},
     ingestion::{self, Marks, observer::Observer},
     jobs::{self, NamedQuery},
-    link::{self, Link, runner::Runner},
+    link::{
+        self, Link,
+        runner::{AtOnce, Runner},
+    },
     metrics,
     pg::Dialer,
     probe::ProbeTask,
@@ -60,7 +63,8 @@ impl Agent {
             sql: query.sql.clone(),
         });
         let (agent, queries) = (config.agent_id.to_string(), queries.collect());
-        let runner = Runner::new(shared.clone(), jobs::registry(), agent, queries).await?;
+        let at_once = AtOnce { jobs_max: config.limits.jobs_max, long_jobs_max: config.limits.long_jobs_max };
+        let runner = Runner::new(shared.clone(), jobs::registry(), agent, queries, at_once).await?;
         let listener = admin::bind(config.admin_listen).await?;
         if let Some(path) = &config.admin_address_file {
             write_address(path, listener.local_addr()?)?;

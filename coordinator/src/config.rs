@@ -12,7 +12,7 @@ use runtime::admin::Bounds;
 use runtime::telemetry::Format;
 use serde::{Deserialize, Serialize};
 
-use crate::store::{Place, Tls};
+use crate::store::{Place, SAMPLES_MAX, Tls};
 
 /// Everything `pilot serve` is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,13 +55,15 @@ pub struct Config {
 pub struct Limits {
     /// Agents attached at once, of all clusters. Each needs an open file; one more is turned away by name and dials on.
     pub agents_max: usize,
+    /// Samples kept of one upgrade for charts, in the store; the oldest go first.
+    pub samples_max: u32,
     /// Of the web page and `/metrics`.
     pub admin: Bounds,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { agents_max: 2000, admin: Bounds::default() }
+        Limits { agents_max: 2000, samples_max: SAMPLES_MAX, admin: Bounds::default() }
     }
 }
 
@@ -289,6 +291,10 @@ impl Config {
             let cure = "write a number from 1 to 100000, below the open files that the system allows";
             return wrong("limits.agents_max", self.limits.agents_max.to_string(), cure);
         }
+        if !(1_000..=1_000_000).contains(&self.limits.samples_max) {
+            let cure = "write a number from 1000 to 1000000";
+            return wrong("limits.samples_max", self.limits.samples_max.to_string(), cure);
+        }
         if let Some(why) = self.limits.admin.wrong() {
             return wrong("limits.admin", why.to_owned(), "write numbers within");
         }
@@ -374,6 +380,7 @@ mod tests {
         check("oidc-key", format!("{tls}{oidc}secret = 'x'\n"), "secret");
         check("lease", format!("{GOOD}[lease]\ncall_seconds = 20\n"), "third");
         check("agents", format!("{GOOD}[limits]\nagents_max = 0\n"), "limits.agents_max");
+        check("samples", format!("{GOOD}[limits]\nsamples_max = 999\n"), "limits.samples_max");
         check("admin", format!("{GOOD}[limits.admin]\nhead_seconds_max = 0\n"), "limits.admin");
     }
 

@@ -105,6 +105,10 @@ async fn two_coordinators_share_a_store_and_the_one_that_is_late_is_fenced() {
         let samples = vec![Sample { at_ms: 1, name: "lag_bytes".into(), value: 1.5 }];
         one.add_samples(&run, samples.clone()).await?;
         ensure!(two.samples(&run, 10).await? == samples);
+        let more = (2..5).map(|at_ms| Sample { at_ms, ..samples[0].clone() }).collect();
+        one.clone().keeping(2).add_samples(&run, more).await?;
+        let kept: Vec<i64> = two.samples(&run, 10).await?.iter().map(|sample| sample.at_ms).collect();
+        ensure!(kept == [3, 4], "{kept:?} of two that may be kept");
         Ok(())
     })
     .await;

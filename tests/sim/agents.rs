@@ -11,7 +11,10 @@ use agent::{
     gate::Gate,
     helm::{self, Helm},
     ingestion::{IngestionController, Marks, observer::Observer},
-    link::{Link, Options, runner::Runner},
+    link::{
+        Link, Options,
+        runner::{AtOnce, Runner},
+    },
     pg::Dialer,
     probe::{Book, Look, ProbeTask},
     spool::{Disk, Spool, Work},
@@ -76,7 +79,13 @@ pub(super) async fn life(world: Arc<World>, agent: usize) -> turmoil::Result {
             Arc::new(Controller { world: world.clone(), system: system.clone() })
         })
         .collect();
-    let runner = Runner::new(shared.clone(), jobs::registry(world.clone(), agent), AGENTS[agent].into(), Vec::new());
+    let runner = Runner::new(
+        shared.clone(),
+        jobs::registry(world.clone(), agent),
+        AGENTS[agent].into(),
+        Vec::new(),
+        AtOnce::default(),
+    );
     let runner = runner.await?;
     know(&shared);
     helm::steer(&shared);

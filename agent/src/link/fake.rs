@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Link, Options,
-    runner::Runner,
+    runner::{AtOnce, Runner},
     wire::generated::{
         self, FromAgent, ToAgent,
         agent_link_server::{AgentLink, AgentLinkServer},
@@ -266,7 +266,7 @@ impl Agent {
     ) -> Agent {
         let clock = Clock::system();
         let shared = crate::testing::wake(folder, clock.clone()).await;
-        let runner = Runner::new(shared.clone(), jobs, "agent-1".into(), Vec::new()).await.unwrap();
+        let runner = Runner::new(shared.clone(), jobs, "agent-1".into(), Vec::new(), AtOnce::default()).await.unwrap();
         let stop = Stop::new();
         helm::steer(&shared);
         let mut supervisor = Supervisor::new(clock, stop.clone(), |_| {});

@@ -23,14 +23,25 @@ use crate::{
     state::Shared,
 };
 
-/// Long jobs at once; more wait for their turn, within their deadline.
-const LONG_AT_ONCE: usize = 3;
-/// Jobs that run or wait; more are refused.
-const JOBS_MAX: usize = 64;
 /// The agent has as many jobs as it takes.
 pub const FULL: &str = "PU0790";
 /// A command of a deposed coordinator, or of another store.
 pub const STALE: &str = "PU0791";
+
+/// How many jobs at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AtOnce {
+    /// That run or wait; more are refused.
+    pub jobs_max: usize,
+    /// Of the long ones that run; more wait for their turn, within their deadline.
+    pub long_jobs_max: usize,
+}
+
+impl Default for AtOnce {
+    fn default() -> AtOnce {
+        AtOnce { jobs_max: 64, long_jobs_max: 3 }
+    }
+}
 
 /// What a finished job answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,6 +87,7 @@ struct Inner {
     answers: Mutex<BTreeMap<JobId, Answer>>,
     progress: Mutex<BTreeMap<JobId, JobProgress>>,
     changed: watch::Sender<u64>,
+    jobs_max: usize,
     long: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -92,6 +104,7 @@ impl Runner {
         registry: Registry,
         agent: String,
         queries: Vec<NamedQuery>,
+        at_once: AtOnce,
     ) -> Result<Runner, SpoolError> {
         let undelivered: Vec<Answer> = shared.spool.unacknowledged_results().await?;
         let answers = undelivered.into_iter().map(|answer| (answer.id().clone(), answer)).collect();
@@ -105,7 +118,8 @@ impl Runner {
             answers: Mutex::new(answers),
             progress: Mutex::default(),
             changed: watch::Sender::new(0),
-            long: Arc::new(Semaphore::new(LONG_AT_ONCE)),
+            jobs_max: at_once.jobs_max,
+            long: Arc::new(Semaphore::new(at_once.long_jobs_max)),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         })))
@@ -163,8 +177,9 @@ impl Runner {
         let cancel = self.0.stop.child_token();
         {
             let mut running = locked(&self.0.running);
-            if running.len() >= JOBS_MAX {
-                return Offer::Refused { code: FULL, reason: format!("{JOBS_MAX} jobs are running or waiting") };
+            if running.len() >= self.0.jobs_max {
+                let reason = format!("{} jobs are running or waiting (limits.jobs_max)", self.0.jobs_max);
+                return Offer::Refused { code: FULL, reason };
             }
             running.insert(job.id.clone(), cancel.clone());
         }

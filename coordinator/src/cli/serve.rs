@@ -133,9 +133,10 @@ fn guard(config: &Config, credentials: Option<&Arc<Credentials>>, clock: &Clock)
 }
 
 async fn open_store(config: &Config, clock: &Clock) -> anyhow::Result<Arc<dyn Store>> {
+    let most = config.limits.samples_max;
     Ok(match &config.store {
-        StorePlace::Sqlite { path } => Arc::new(SqliteStore::open(path, clock.clone())?),
-        StorePlace::Postgres(place) => Arc::new(PostgresStore::open(place, clock.clone()).await?),
+        StorePlace::Sqlite { path } => Arc::new(SqliteStore::open(path, clock.clone())?.keeping(most)),
+        StorePlace::Postgres(place) => Arc::new(PostgresStore::open(place, clock.clone()).await?.keeping(most)),
     })
 }
 

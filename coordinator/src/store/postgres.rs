@@ -55,7 +55,11 @@ const MIGRATE_WITHIN: Duration = Duration::from_secs(60);
 
 /// The store. Cheap to clone.
 #[derive(Clone)]
-pub struct PostgresStore(Arc<Inner>);
+pub struct PostgresStore(Arc<Inner>, SamplesMax);
+
+/// Samples kept of one upgrade.
+#[derive(Debug, Clone, Copy)]
+struct SamplesMax(i64);
 
 struct Inner {
     id: StoreId,
@@ -111,7 +115,12 @@ impl PostgresStore {
         let listen = format!("{}; listen {}", settings(READ_WITHIN), sql::CHANNEL);
         let writing = Line::new(Arc::clone(&dialer), settings(WRITE_WITHIN), WRITE_WITHIN, None);
         let reading = Line::new(dialer, listen, READ_WITHIN, Some(on_notice));
-        PostgresStore(Arc::new(Inner { id, writing, reading, watches }))
+        PostgresStore(Arc::new(Inner { id, writing, reading, watches }), SamplesMax(SAMPLES_MAX.into()))
+    }
+
+    /// So many samples are kept of one upgrade.
+    pub fn keeping(self, samples_max: u32) -> PostgresStore {
+        PostgresStore(self.0, SamplesMax(samples_max.into()))
     }
 
     /// One statement that changes something; its rows.
@@ -482,7 +491,7 @@ impl Store for PostgresStore {
                 (&values, Type::FLOAT8_ARRAY),
             ];
             self.read("keeping samples", sql::ADD_SAMPLES, &parameters).await?;
-            self.read("keeping samples", sql::TRIM_SAMPLES, &[(&run, Type::TEXT), (&SAMPLES_MAX, Type::INT8)]).await?;
+            self.read("keeping samples", sql::TRIM_SAMPLES, &[(&run, Type::TEXT), (&self.1.0, Type::INT8)]).await?;
             Ok(())
         })
     }

@@ -13,8 +13,8 @@ use super::rows::signed;
 use super::sqlite::{Refusal, SqliteStore};
 use crate::link::{Wish, WishKeeper};
 
-/// Samples kept of one run; the oldest go first.
-pub(super) const SAMPLES_MAX: i64 = 20_000;
+/// Samples kept of one run unless the store is told another number; the oldest go first.
+pub const SAMPLES_MAX: u32 = 20_000;
 
 /// One measurement.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -73,7 +73,7 @@ impl Store for SqliteStore {
     }
 
     fn add_samples<'a>(&'a self, id: &'a RunId, samples: Vec<Sample>) -> BoxFuture<'a, Result<(), JournalError>> {
-        let id = id.clone();
+        let (id, most) = (id.clone(), self.samples_max);
         Box::pin(self.tx("keeping samples", move |tx| {
             let mut insert =
                 tx.prepare_cached("insert into samples (run, at_ms, name, value) values (?1, ?2, ?3, ?4)")?;
@@ -83,7 +83,7 @@ impl Store for SqliteStore {
             tx.prepare_cached(
                 "delete from samples where run = ?1 and n <= (select max(n) from samples where run = ?1) - ?2",
             )?
-            .execute(params![id.as_str(), SAMPLES_MAX])?;
+            .execute(params![id.as_str(), most])?;
             Ok(())
         }))
     }

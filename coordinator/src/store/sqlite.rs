@@ -28,6 +28,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::rows::{self, FactRow, RunRow, Watches, json, signed, timestamp, unsigned};
+use super::samples::SAMPLES_MAX;
 use super::worker::{StartError, Worker};
 use crate::codes;
 use crate::metrics;
@@ -42,6 +43,7 @@ pub struct SqliteStore {
     pub(super) worker: Worker,
     pub(super) clock: Clock,
     pub(super) id: StoreId,
+    pub(super) samples_max: u32,
     watches: Arc<Watches>,
     _lock: Arc<FileLock>,
 }
@@ -78,7 +80,12 @@ impl SqliteStore {
             Ok(())
         })
         .map_err(|source| refused(path, source))?;
-        Ok(SqliteStore { worker, clock, id, watches: Arc::default(), _lock: Arc::new(lock) })
+        Ok(SqliteStore { worker, clock, id, samples_max: SAMPLES_MAX, watches: Arc::default(), _lock: Arc::new(lock) })
+    }
+
+    /// So many samples are kept of one upgrade.
+    pub fn keeping(self, samples_max: u32) -> SqliteStore {
+        SqliteStore { samples_max, ..self }
     }
 
     /// One transaction on the store's thread.

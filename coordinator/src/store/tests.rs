@@ -124,6 +124,9 @@ async fn of_samples_the_newest_twenty_thousand_of_each_upgrade_are_kept() {
     let kept = store.samples(&run, u32::MAX).await.unwrap();
     assert_eq!((kept.len(), kept[0].at_ms, kept[19_999].at_ms), (20_000, 3, 20_002));
     assert_eq!(store.samples(&other, 10).await.unwrap().len(), 1, "another upgrade's samples went");
+    store.clone().keeping(2).add_samples(&run, vec![sample(20_003)]).await.unwrap();
+    let kept: Vec<i64> = store.samples(&run, u32::MAX).await.unwrap().iter().map(|sample| sample.at_ms).collect();
+    assert_eq!(kept, [20_002, 20_003], "another number was asked for");
 }
 
 /// Questions beyond the limit wait with whoever asks: one who goes away then has asked nothing.

@@ -9,7 +9,7 @@ use proto::{
 };
 use tokio::sync::watch;
 
-use super::super::runner::{FULL, Offer, Runner};
+use super::super::runner::{AtOnce, FULL, Offer, Runner};
 use super::*;
 use crate::{
     jobs::Registry,
@@ -51,7 +51,8 @@ async fn scene(name: &str) -> Scene {
             Ok(Vacuumed { tables: 1, full: 0, reindexed: 0, slowest: Vec::new() })
         }
     });
-    let runner = Runner::new(pair.shared.clone(), registry, "agent-1".into(), Vec::new()).await.unwrap();
+    let runner =
+        Runner::new(pair.shared.clone(), registry, "agent-1".into(), Vec::new(), AtOnce::default()).await.unwrap();
     Scene { pair, runner, markers, vacuums, begun, peak }
 }
 
