@@ -12,7 +12,9 @@ use super::session::{Login, Session, Sure};
 use super::tally::Tally;
 use super::tempo::Tempo;
 
-const STATEMENT: Duration = Duration::from_secs(30);
+/// How long a statement may take: of a client that nobody holds, and of one behind the pooler, which waits for longer than any test lets
+/// clients be held.
+const STATEMENT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(90));
 const CONNECT: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(3);
 
@@ -46,8 +48,9 @@ impl Probe {
     ) -> Self {
         let stop = CancellationToken::new();
         let tally = Arc::new(Tally::new(name, held, kind == Kind::Writes));
+        let limit = if held { STATEMENT.1 } else { STATEMENT.0 };
         let client =
-            ProbeClient { name: name.to_owned(), kind, login, every, ledger, tally: Arc::clone(&tally), tempo };
+            ProbeClient { name: name.to_owned(), kind, login, every, limit, ledger, tally: Arc::clone(&tally), tempo };
         let task = tokio::spawn(client.run(stop.clone()));
         Self { stop, task, tally }
     }
@@ -70,6 +73,8 @@ struct ProbeClient {
     kind: Kind,
     login: Login,
     every: Duration,
+    /// Of one statement.
+    limit: Duration,
     ledger: Arc<Ledger>,
     tally: Arc<Tally>,
     tempo: Tempo,
@@ -111,7 +116,7 @@ impl ProbeClient {
         let key = format!("{}/{n}", self.name);
         self.ledger.attempt(table, &key, Image::Is(n.to_string()), self.tempo.at());
         let sql = format!("insert into probe_writes (client, n) values ('{}', {n})", self.name);
-        let answer = session.run(&self.tempo, STATEMENT, &sql).await;
+        let answer = session.run(&self.tempo, self.limit, &sql).await;
         let at = self.tempo.at();
         match answer {
             Ok(_) => {
@@ -131,7 +136,7 @@ impl ProbeClient {
     }
 
     async fn read(&self, session: &Session) -> bool {
-        match session.run(&self.tempo, STATEMENT, "select id, balance from accounts where id = 1").await {
+        match session.run(&self.tempo, self.limit, "select id, balance from accounts where id = 1").await {
             Ok(_) => {
                 self.tally.done(self.tempo.at());
                 true
