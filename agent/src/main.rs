@@ -68,7 +68,10 @@ fn main() -> ExitCode {
 
 fn run(config: Config, rebind: bool) -> anyhow::Result<()> {
     telemetry::init(config.log.format, &config.log.filter)?;
-    let recorder = recorder::install()?;
+    // The name is the last part of the ARN, as the coordinator's metrics have it.
+    let arn = config.cluster.to_string();
+    let cluster = arn.rsplit(':').next().unwrap_or(&arn).to_owned();
+    let recorder = recorder::install(&[("cluster", cluster), ("agent", config.agent_id.to_string())])?;
     metrics::describe();
     if config.insecure.core_dumps {
         dumps::on().context("switching core dumps on")?;

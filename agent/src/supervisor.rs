@@ -96,7 +96,9 @@ impl Agent {
             controllers: names,
         };
         let mut supervisor = Supervisor::new(shared.clock.clone(), stop.clone(), metrics::task_died);
-        let admin = Admin { recorder: self.recorder.clone(), board: supervisor.board(), version: VERSION };
+        let seen = shared.clone();
+        let recorder = self.recorder.showing(move || metrics::seen(&seen.report()));
+        let admin = Admin { recorder: recorder.clone(), board: supervisor.board(), version: VERSION };
         supervisor.start(Helm { shared: shared.clone() });
         supervisor.start(gate);
         supervisor.start(ProbeTask { shared: shared.clone(), agent: config.agent_id.to_string() });
@@ -114,7 +116,7 @@ impl Agent {
         supervisor.start(AdminTask {
             listener: Some(self.listener),
             admin,
-            recorder: self.recorder,
+            recorder,
             clock: shared.clock.clone(),
             bounds: config.limits.admin,
         });

@@ -12,7 +12,7 @@ use engine::failure::Failure;
 use engine::journal::{FoldError, entries};
 use engine::{
     Driver, Ended, Entry, Fact, Handle, Holder, JournalError, Options, Parts, Plan, PlanShape, RunId, Seq, Source,
-    StepId, Subject,
+    State, StepId, Subject,
 };
 use proto::ids::{AgentId, ClusterArn};
 use runtime::backoff::Backoff;
@@ -96,6 +96,8 @@ pub struct Running {
     pub cloudwatch_lag: Arc<Mutex<Option<u64>>>,
     /// `None` between two drivers, and once the run has ended.
     pub handle: Option<Handle<Upgrade>>,
+    /// The fold as the last driver left it, while there is no handle.
+    pub last: Option<Arc<State<Upgrade>>>,
     /// Why no driver can drive it, when none can.
     pub trouble: Option<String>,
     pub ended: bool,
@@ -106,6 +108,12 @@ impl Running {
     /// The counts so far.
     pub fn tally(&self) -> Tally {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// No driver drives it now: what the last one knew stays.
+    fn rest(&mut self) {
+        let state = self.handle.take().map(|handle| handle.state());
+        self.last = state.filter(|state| state.spec().is_some()).or_else(|| self.last.take());
     }
 }
 
@@ -148,6 +156,11 @@ impl Drivers {
     /// One upgrade, if this process has driven it.
     pub fn running(&self, id: &RunId) -> Option<Running> {
         self.lock().get(id).cloned()
+    }
+
+    /// Every upgrade under way that this process drives, and those that it has seen end.
+    pub fn all(&self) -> Vec<(RunId, Running)> {
+        self.lock().iter().map(|(id, running)| (id.clone(), running.clone())).collect()
     }
 
     /// Waits until every driver has come back after the stop; a driver stops at its next look.
@@ -213,6 +226,7 @@ impl Drivers {
             tally: Arc::new(Mutex::new(tally)),
             cloudwatch_lag: Arc::default(),
             handle: None,
+            last: None,
             trouble,
             ended: false,
             term: term.number,
@@ -245,7 +259,7 @@ impl Drivers {
                 Err(source) => Err(Error::Journal { id: id.clone(), source }),
             };
             first &= matches!(ended, Err(Error::Journal { .. }));
-            self.change(term.number, &id, |running| running.handle = None);
+            self.change(term.number, &id, Running::rest);
             match ended {
                 Ok(Ended::Finished(outcome)) => {
                     tracing::info!(upgrade = %id, outcome = outcome.as_str(), "upgrade ended");

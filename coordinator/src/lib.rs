@@ -16,6 +16,7 @@ pub mod preflight;
 pub mod rds;
 mod redact;
 mod sampling;
+pub(crate) mod scrape;
 pub mod spec;
 pub mod steps;
 pub mod store;

@@ -1,4 +1,4 @@
-//! Beside a driver: once a second the lead's report becomes gauges and samples, and the time a step spends in named waits
+//! Beside a driver: once a second the lead's report becomes samples, and the time a step spends in named waits
 //! is added up. For people and charts only; nothing decides on it.
 
 use std::convert::Infallible;
@@ -12,13 +12,14 @@ use runtime::clock::{Clock, Mono};
 
 use crate::cloudwatch::CloudWatch;
 use crate::drivers::{DriversOptions, Running};
-use crate::metrics;
 use crate::rds::InstanceId;
 use crate::store::{Sample, Store};
 use crate::world::Upgrade;
 
 /// Between two samples.
 const EVERY: Duration = Duration::from_secs(1);
+/// An older report of the lead is none.
+pub(crate) const REPORT_AGE_MAX: Duration = Duration::from_secs(5);
 /// Between two questions to CloudWatch, which has one point a minute.
 const CLOUDWATCH_EVERY: Duration = Duration::from_secs(20);
 /// An older point is no point.
@@ -46,34 +47,20 @@ async fn ask_cloudwatch(cloudwatch: &dyn CloudWatch, clock: &Clock, running: &Ru
             }
         }
         *running.cloudwatch_lag.lock().unwrap_or_else(PoisonError::into_inner) = newest;
-        clock.sleep(CLOUDWATCH_EVERY).await;
+        clock.sleep(if replicating { CLOUDWATCH_EVERY } else { EVERY }).await;
     }
 }
 
 async fn sample(store: &dyn Store, clock: &Clock, running: &Running, handle: &Handle<Upgrade>) -> Infallible {
-    let mut shown = None;
     loop {
         clock.sleep(EVERY).await;
-        show_phase(handle, &mut shown);
-        metrics::links(running.agents.connected().len());
-        let Some(report) = running.agents.lead_report().filter(|report| report.age < EVERY * 5) else { continue };
-        metrics::report(&report.value);
+        let Some(report) = running.agents.lead_report().filter(|report| report.age < REPORT_AGE_MAX) else { continue };
         let samples = samples(&report.value, clock.now().as_millisecond());
         if !samples.is_empty()
             && let Err(error) = store.add_samples(handle.run_id(), samples).await
         {
             tracing::warn!(upgrade = %handle.run_id(), error = %error, "samples were not kept");
         }
-    }
-}
-
-/// Between two steps, and after a restart, no fact says which step waits: the fold does.
-fn show_phase(handle: &Handle<Upgrade>, shown: &mut Option<String>) {
-    let state = handle.state();
-    let phase = crate::operator::view::phase(&state).filter(|_| state.outcome().is_none());
-    if phase.is_some() && phase != *shown {
-        metrics::phase(phase.as_deref());
-        *shown = phase;
     }
 }
 

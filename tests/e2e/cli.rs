@@ -31,6 +31,8 @@ const OF_COORDINATOR: [&str; 12] = [
     "pilot_agent_links",
     "pilot_facts_total",
 ];
+/// On every series of the agent.
+const OF_AGENT_1: &str = "{cluster=\"orders\",agent=\"agent-1\"}";
 /// What must be told of an agent.
 const OF_AGENT: [&str; 7] = [
     "pilot_agent_build_info",
@@ -59,7 +61,10 @@ async fn a_person_follows_approves_pauses_and_resumes_an_upgrade_and_reads_its_m
         approve(stage, &id, "switchover").await?;
         stage.wait_until(&id, "the cleanup's approval", LIMIT, asks("cleanup")).await?;
         let after = http::ask(&stage.admin, "GET", "/metrics", "").await?;
-        ensure!(after.contains("pilot_downtime_seconds{kind=\"write\"}"), "no downtime:\n{after}");
+        ensure!(
+            after.contains(&format!("pilot_downtime_seconds{{upgrade=\"{id}\",cluster=\"orders\",kind=\"write\"}}")),
+            "no downtime:\n{after}"
+        );
         stage.pilot(&["approve", &id, "--output", "json"]).await?.json()?;
         let ended = upgrade.ended(LIMIT, &stage.tempo).await?;
         ended.expect(0, &[])?;
@@ -121,11 +126,12 @@ async fn metrics(stage: &Stage) -> anyhow::Result<()> {
     described(&coordinator, &OF_COORDINATOR)?;
     let at_work = coordinator.lines().filter(|line| line.starts_with("pilot_phase{") && line.ends_with(" 1"));
     ensure!(at_work.count() == 1, "not one step at work:\n{coordinator}");
-    ensure!(coordinator.contains("pilot_agent_links 1\n"), "not one agent:\n{coordinator}");
+    ensure!(coordinator.contains("pilot_agent_links{cluster=\"orders\"} 1\n"), "not one agent:\n{coordinator}");
     let agent = stage.agent_metrics(0).await?;
     described(&agent, &OF_AGENT)?;
-    ensure!(agent.contains("pilot_agent_link_up 1\n"), "no link:\n{agent}");
-    let resident = agent.lines().find_map(|line| line.strip_prefix("pilot_agent_resident_bytes "));
+    ensure!(agent.contains(&format!("pilot_agent_link_up{OF_AGENT_1} 1\n")), "no link:\n{agent}");
+    let resident =
+        agent.lines().find_map(|line| line.strip_prefix("pilot_agent_resident_bytes")?.strip_prefix(OF_AGENT_1));
     let resident: f64 = resident.context("the agent's memory")?.trim().parse()?;
     ensure!(resident < f64::from(20 << 20), "the agent has {resident} bytes resident");
     for text in [coordinator, agent] {

@@ -1,21 +1,26 @@
 //! A whole upgrade over TLS, with certificates of `pilot agents enrol`: who may command it, who may not, and certificates that
-//! are exchanged in the middle.
+//! are exchanged in the middle. Prometheus scrapes it all along, with a certificate too.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use tests::stage::pilot::with;
+use tests::stage::prometheus::Prometheus;
 use tests::stage::{Setting, Stage, play};
 
+use super::dashboard;
 use super::upgrade::succeeded;
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(240);
 const OTHER: &str = "arn:aws:rds:us-east-1:123456789012:cluster:another";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_over_tls_obeys_those_whose_certificates_allow_it_and_outlives_an_exchange_of_them() {
     play(Setting { agents: 1, tls: true, ..Setting::default() }, async |stage| {
         stage.expects(&["refused", "no stream to the coordinator, dialling on"]);
+        let prometheus = Prometheus::start(stage).await?;
+        dashboard::before_it(&prometheus).await.with_context(|| prometheus.tail())?;
         let spec = with(stage.spec(16), "switchover.approve", true);
         let mut upgrade = stage.upgrade(&spec).await?;
         let id = upgrade.id.clone();
@@ -26,9 +31,13 @@ async fn an_upgrade_over_tls_obeys_those_whose_certificates_allow_it_and_outlive
                 status["approvals"][0]["name"] == "switchover"
             })
             .await?;
+        let mut seen = BTreeSet::new();
+        dashboard::while_it_waits(stage, &prometheus, &id, &mut seen).await?;
         renew(stage).await?;
         stage.pilot(&["approve", &id, "switchover"]).await?.expect(0, &[])?;
         upgrade.ended(LIMIT, &stage.tempo).await?.expect(0, &[])?;
+        dashboard::after_the_end(stage, &prometheus, &id, seen).await?;
+        drop(prometheus);
         let history = stage.pilot(&["history", &id]).await?;
         history.expect(0, &["tester asks: approve switchover"])?;
         ensure!(!history.out.contains("vera"), "a refused wish is in the journal: {}", history.out);

@@ -5,6 +5,7 @@ mod cli;
 mod coordinators;
 mod crash;
 mod cut;
+mod dashboard;
 mod dumps;
 mod extensions;
 mod failover;

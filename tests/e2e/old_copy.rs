@@ -83,8 +83,9 @@ async fn commands_nobody(stage: &mut Stage, id: &str) -> anyhow::Result<()> {
         let (log, metrics) = (agent.log(), stage.agent_metrics(number).await?);
         let obeyed = log.matches(HELD).count() != holds[number];
         ensure!(log.contains(REFUSED) && !obeyed, "agent {number} obeyed it\n{}", agent.tail(30));
-        let counted = "pilot_agent_commands_refused_total{reason=\"stale\"} ";
-        let counted = metrics.lines().find_map(|line| line.strip_prefix(counted)?.trim().parse::<f64>().ok());
+        let refused =
+            |line: &&str| line.starts_with("pilot_agent_commands_refused_total{") && line.contains("reason=\"stale\"");
+        let counted = metrics.lines().find(refused).and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
         ensure!(counted > Some(0.0), "agent {number} has not counted what it refused:\n{metrics}");
     }
     let changed = stage.changes_at_aws().len();

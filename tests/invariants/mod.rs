@@ -2,6 +2,7 @@
 //! need no server and no build of the other binaries; they must not test behaviour.
 
 mod graph;
+mod monitoring;
 mod places;
 mod repository;
 mod runbook;

@@ -48,19 +48,6 @@ fn the_documents_are_there_and_their_links_lead_somewhere() {
     none("a link leads nowhere", &found);
 }
 
-#[test]
-fn the_alerts_name_metrics_and_labels_that_there_are() {
-    let sources = text("coordinator/src/metrics.rs") + &text("agent/src/metrics.rs");
-    let alerts = text("deploy/alerts.yaml");
-    let named =
-        alerts.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("pilot_"));
-    let named: BTreeSet<&str> = named.collect();
-    assert!(named.len() > 5, "{named:?}");
-    let unknown = named.iter().filter(|name| !sources.contains(&format!("\"{name}\"")));
-    none("an alert names no metric", &unknown.map(|name| (*name).to_owned()).collect::<Vec<_>>());
-    assert!(text("coordinator/engine/src/fact.rs").contains("=> \"stuck\""), "a fact is not called so any more");
-}
-
 /// Texts that would tell of one machine. Put together here, so that this file does not contain them.
 fn machine_marks() -> Vec<String> {
     let halves = [

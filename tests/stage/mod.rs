@@ -10,6 +10,7 @@ pub mod http;
 mod opening;
 pub mod pilot;
 pub mod process;
+pub mod prometheus;
 pub mod reach;
 pub mod role;
 pub mod secrets;

@@ -1,5 +1,4 @@
-//! Looks at every ingestion system once a second, and when a wish was settled, for the report, and sets the gauges, coordinator
-//! or not. Never changes one.
+//! Looks at every ingestion system once a second, and when a wish was settled, for the report, coordinator or not. Never changes one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +29,6 @@ impl Task for Observer {
             settled.borrow_and_update();
             let looks = self.controllers.iter().map(|controller| look(&self.shared, controller.as_ref()));
             futures_util::future::join_all(looks).await;
-            crate::metrics::report(&self.shared.report());
             ready.set(true);
             tokio::select! {
                 () = stop.triggered() => return Ok(()),

@@ -368,7 +368,7 @@ async fn jobs_of_an_unknown_kind_or_a_deposed_coordinator_are_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_that_are_stale_replayed_or_altered_are_refused_counted_and_logged_once() {
-    let recorder = runtime::recorder::install().unwrap();
+    let recorder = runtime::recorder::install(&[]).unwrap();
     let (_coordinator, mut stream, agent, system, _folder) = attached("counted").await;
     stream.intent(&wish(7)).await;
     assert_eq!(stream.settled(7).await, Ok(()));

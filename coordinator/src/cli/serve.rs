@@ -28,7 +28,7 @@ use crate::operator::{Operator, OperatorService};
 use crate::rds::sdk::{Options, Place, shared_config};
 use crate::store::{PostgresStore, SqliteStore, Store};
 use crate::who::{Guard, Tokens};
-use crate::{cloudwatch, metrics, rds, steps, web};
+use crate::{cloudwatch, metrics, rds, scrape, steps, web};
 
 /// Drivers and open requests get this long after the stop; the journal makes it safe to end at any time.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -62,7 +62,7 @@ impl Serve {
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let clock = Clock::system();
-    let recorder = recorder::install()?;
+    let recorder = recorder::install(&[])?;
     metrics::describe();
     if config.insecure.core_dumps {
         dumps::on().context("switching core dumps on")?;
@@ -80,6 +80,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let hub = hub(&config, &store, &clock);
     let drivers = drivers(&config, &store, &hub, &clock, &stop, grpc_at).await?;
     let operator = Operator::new(drivers.clone());
+    let (scraped, ticks) = (drivers.clone(), clock.clone());
+    let recorder = recorder.showing(move || metrics::scraped(&scrape::scrape(&scraped, ticks.now())));
 
     let mut supervisor = Supervisor::new(clock.clone(), stop.clone(), metrics::task_died);
     let (guard, callers) = guard(&config, credentials.as_ref(), &clock)?;

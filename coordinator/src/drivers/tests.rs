@@ -224,6 +224,35 @@ async fn one_of_two_coordinators_drives_and_the_other_tells_where_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_is_told_to_prometheus_by_who_drives_it_and_for_an_hour_after_its_end() {
+    let (file, outside, clock) = (file(), Outside::default(), Clock::system());
+    let store: Arc<dyn Store> = Arc::new(open(&file, &clock).await);
+    let first = life_on(store.clone(), &outside, "first").await;
+    let second = life_on(store, &outside, "second").await;
+    let id = first.start(&CLUSTER.parse().unwrap(), UpgradeSpec::new(CLUSTER, "16"), &About::default()).await.unwrap();
+    status_until(&first, &id, |view| view.current.is_some()).await;
+    let told = |drivers: &Drivers, now| crate::scrape::scrape(drivers, now).upgrades;
+    let now = clock.now();
+    assert!(told(&second, now).is_empty(), "who stands by tells of it too");
+    let (one, status) = (told(&first, now), Operator::new(first.clone()).status(id.as_str()).await.unwrap());
+    assert_eq!(one.len(), 1);
+    assert_eq!((&one[0].status.id, &one[0].status.phase), (&status.id, &status.phase));
+    assert_eq!((&one[0].status.steps[0].state, one[0].agents_missing), (&status.steps[0].state, 0));
+
+    outside.go.store(true, Ordering::SeqCst);
+    status_until(&first, &id, |view| view.outcome.is_some()).await;
+    let ended = Operator::new(first.clone()).status(id.as_str()).await.unwrap();
+    let one = told(&first, clock.now());
+    assert_eq!((&one[0].status.outcome, one[0].status.seconds), (&ended.outcome, ended.seconds));
+    let minutes = |minutes| ended.updated_at + jiff::SignedDuration::from_mins(minutes);
+    assert_eq!((told(&first, minutes(59)).len(), told(&first, minutes(61)).len()), (1, 0));
+    first.options().stop.trigger();
+    second.options().stop.trigger();
+    clock.timeout(SOON, async { tokio::join!(first.join(), second.join()) }).await.expect("both stop in time");
+    let _ = std::fs::remove_file(file);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_whose_journal_is_damaged_is_not_driven_and_says_why() {
     let (file, outside, clock) = (file(), Outside::default(), Clock::system());
     let first = life(&file, &outside).await;
@@ -242,5 +271,7 @@ async fn an_upgrade_whose_journal_is_damaged_is_not_driven_and_says_why() {
     assert!(trouble.contains("PU0007") && trouble.contains("place 1"), "{trouble:?}");
     let status = Operator::new(second.clone()).status(id.as_str()).await.unwrap();
     assert_eq!(status.outcome, None, "{status:?}");
+    let told = crate::scrape::scrape(&second, clock.now()).upgrades;
+    assert_eq!(told.iter().map(|it| it.status.health.as_str()).collect::<Vec<_>>(), ["trouble"], "nobody is called");
     let _ = std::fs::remove_file(file);
 }

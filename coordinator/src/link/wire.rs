@@ -209,7 +209,6 @@ mod tests {
             let event = message(from_agent::Message::Event(wire::Event { n: 1, body_json: text }));
             let report = from_agent(report).map(|read| match read {
                 FromAgent::Report(report) => {
-                    crate::metrics::report(&report);
                     format!("report {:?}", crate::sampling::lag_bytes(&report).is_some())
                 }
                 _ => "another".to_owned(),

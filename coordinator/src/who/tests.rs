@@ -246,7 +246,7 @@ async fn an_agent_is_bound_to_the_cluster_and_the_id_of_its_certificate() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_expired_foreign_self_signed_or_missing_certificate_is_refused_by_name() {
-    let recorder = runtime::recorder::install().unwrap();
+    let recorder = runtime::recorder::install(&[]).unwrap();
     let scene = scene("wrong").await;
     let (now, alice) = (scene.clock.now(), operator("alice", &Role::ALL));
     let hours = |hours| now + jiff::SignedDuration::from_hours(hours);
@@ -448,7 +448,7 @@ async fn a_stream_ends_with_its_certificate() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_with_a_token_needs_no_certificate_and_an_agent_always_does() {
-    let recorder = runtime::recorder::install().unwrap();
+    let recorder = runtime::recorder::install(&[]).unwrap();
     let provider = Provider::file();
     let scene = scene_taking("token", |clock| Some(Tokens::open(&provider.settings(), clock.clone()).unwrap())).await;
     let about = About::default();
@@ -527,7 +527,7 @@ async fn a_coordinator_without_a_provider_takes_no_token() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_was_withdrawn_opens_no_door_and_its_open_streams_end() {
-    let recorder = runtime::recorder::install().unwrap();
+    let recorder = runtime::recorder::install(&[]).unwrap();
     let scene = scene("withdrawn").await;
     let alice = operator("alice", &Role::ALL);
     let (lost, kept) = (scene.enrol("lost", &alice, scene.today()), scene.enrol("kept", &alice, scene.today()));

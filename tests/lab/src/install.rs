@@ -454,13 +454,51 @@ async fn ensure_nss_wrapper(say: &(dyn Fn(&str) + Send + Sync)) -> Result<PathBu
 /// # Errors
 /// When it is missing and cannot be installed.
 pub async fn ensure_promtool(say: &(dyn Fn(&str) + Send + Sync)) -> Result<PathBuf, Error> {
-    let places = ["/usr/bin/promtool", "/usr/local/bin/promtool"].map(PathBuf::from);
+    of_prometheus("promtool", say).await
+}
+
+/// Makes sure that Prometheus is there and says where.
+///
+/// # Errors
+/// When it is missing and cannot be installed.
+pub async fn ensure_prometheus(say: &(dyn Fn(&str) + Send + Sync)) -> Result<PathBuf, Error> {
+    of_prometheus("prometheus", say).await
+}
+
+/// A program of Debian's package `prometheus`.
+async fn of_prometheus(program: &str, say: &(dyn Fn(&str) + Send + Sync)) -> Result<PathBuf, Error> {
+    let places = ["/usr/bin", "/usr/local/bin"].map(|folder| PathBuf::from(folder).join(program));
     let there = |places: &[PathBuf]| places.iter().find(|path| path.exists()).cloned();
     if let Some(found) = there(&places) {
         return Ok(found);
     }
     ensure_debian(&["prometheus"], say).await?;
-    there(&places).ok_or_else(|| failed("prometheus", "the package has no promtool where it is looked for"))
+    there(&places).ok_or_else(|| failed("prometheus", format!("the package has no {program} where it is looked for")))
+}
+
+/// A python with Grafana's foundation SDK, of the version that `requirements` pins, in a virtual environment of the cache that is made
+/// once, and anew for another version.
+///
+/// # Errors
+/// When it cannot be made.
+pub async fn ensure_grafana_sdk(requirements: &Path) -> Result<PathBuf, Error> {
+    let what = "grafana-foundation-sdk";
+    let wrong = |error: std::io::Error| failed(what, error.to_string());
+    let folder = cache_dir().join(what);
+    std::fs::create_dir_all(&folder).map_err(wrong)?;
+    let _lock = crate::fleet::lock(&folder.join("lock")).await.map_err(|error| failed(what, error.to_string()))?;
+    let (venv, pinned) = (folder.join("venv"), std::fs::read_to_string(requirements).map_err(wrong)?);
+    let stamp = venv.join("complete");
+    if !std::fs::read_to_string(&stamp).is_ok_and(|there| there == pinned) {
+        // What is left of another version, if anything is.
+        let _gone = std::fs::remove_dir_all(&venv);
+        run(what, Command::new("python3").args(["-m", "venv"]).arg(&venv)).await?;
+        let mut install = Command::new(venv.join("bin/pip"));
+        install.args(["install", "--quiet", "--disable-pip-version-check", "-r"]).arg(requirements);
+        run(what, &mut install).await?;
+        std::fs::write(&stamp, pinned).map_err(wrong)?;
+    }
+    Ok(venv.join("bin/python"))
 }
 
 /// Runs a program to its end and returns what it printed.
