@@ -55,13 +55,22 @@ pub struct Config {
 pub struct Limits {
     /// Agents attached at once, of all clusters. Each needs an open file; one more is turned away by name and dials on.
     pub agents_max: usize,
+    /// Pages that are kept up to date at once; never more than half of `admin.connections_max`.
+    pub live_max: usize,
     /// Of the web page and `/metrics`.
     pub admin: Bounds,
 }
 
+impl Limits {
+    /// Live pages must leave connections for all else.
+    pub fn live(&self) -> usize {
+        self.live_max.min(self.admin.connections_max / 2)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { agents_max: 2000, admin: Bounds::default() }
+        Limits { agents_max: 2000, live_max: 32, admin: Bounds::default() }
     }
 }
 
@@ -288,6 +297,9 @@ impl Config {
         if !(1..=100_000).contains(&self.limits.agents_max) {
             let cure = "write a number from 1 to 100000, below the open files that the system allows";
             return wrong("limits.agents_max", self.limits.agents_max.to_string(), cure);
+        }
+        if !(1..=5000).contains(&self.limits.live_max) {
+            return wrong("limits.live_max", self.limits.live_max.to_string(), "write a number from 1 to 5000");
         }
         if let Some(why) = self.limits.admin.wrong() {
             return wrong("limits.admin", why.to_owned(), "write numbers within");
