@@ -65,6 +65,13 @@ codes! {
     /// An agent of a version that does not work with this one.
     OTHER_PROTOCOL = "PU0116";
 
+    /// As many pages are kept up to date as the coordinator bears.
+    TOO_MANY_PAGES = "PU1101";
+    /// A page asked for something on what is not so any more.
+    STALE_PAGE = "PU1102";
+    /// A browser asks for something from another site's page, or by a foreign name.
+    OTHER_SITE = "PU1103";
+
     /// Ingestion does not do what it was told: a monitor sees it, or an agent says so.
     INGESTION_OFF = "PU0604";
 }

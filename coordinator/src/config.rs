@@ -57,13 +57,22 @@ pub struct Limits {
     pub agents_max: usize,
     /// Samples kept of one upgrade for charts, in the store; the oldest go first.
     pub samples_max: u32,
+    /// Pages that are kept up to date at once; never more than half of `admin.connections_max`.
+    pub live_max: usize,
     /// Of the web page and `/metrics`.
     pub admin: Bounds,
 }
 
+impl Limits {
+    /// Live pages must leave connections for all else.
+    pub fn live(&self) -> usize {
+        self.live_max.min(self.admin.connections_max / 2)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { agents_max: 2000, samples_max: SAMPLES_MAX, admin: Bounds::default() }
+        Limits { agents_max: 2000, samples_max: SAMPLES_MAX, live_max: 32, admin: Bounds::default() }
     }
 }
 
@@ -294,6 +303,9 @@ impl Config {
         if !(1_000..=1_000_000).contains(&self.limits.samples_max) {
             let cure = "write a number from 1000 to 1000000";
             return wrong("limits.samples_max", self.limits.samples_max.to_string(), cure);
+        }
+        if !(1..=5000).contains(&self.limits.live_max) {
+            return wrong("limits.live_max", self.limits.live_max.to_string(), "write a number from 1 to 5000");
         }
         if let Some(why) = self.limits.admin.wrong() {
             return wrong("limits.admin", why.to_owned(), "write numbers within");

@@ -94,6 +94,8 @@ pub struct Running {
     pub tally: Arc<Mutex<Tally>>,
     /// CloudWatch's newest `OldestReplicationSlotLag`, in bytes, for people only.
     pub cloudwatch_lag: Arc<Mutex<Option<u64>>>,
+    /// How far slots are behind in time, for people only.
+    pub(crate) ages: Arc<Mutex<sampling::Ages>>,
     /// `None` between two drivers, and once the run has ended.
     pub handle: Option<Handle<Upgrade>>,
     /// The fold as the last driver left it, while there is no handle.
@@ -225,6 +227,7 @@ impl Drivers {
             shape: Arc::new(shape),
             tally: Arc::new(Mutex::new(tally)),
             cloudwatch_lag: Arc::default(),
+            ages: Arc::default(),
             handle: None,
             last: None,
             trouble,

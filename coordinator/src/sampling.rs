@@ -1,6 +1,9 @@
 //! Beside a driver: once a second the lead's report becomes samples, and the time a step spends in named waits
 //! is added up. For people and charts only; nothing decides on it.
 
+mod ages;
+
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -16,10 +19,14 @@ use crate::rds::InstanceId;
 use crate::store::{Sample, Store};
 use crate::world::Upgrade;
 
-/// Between two samples.
+pub(crate) use ages::Ages;
+
+/// Between two looks at the lead's report.
 const EVERY: Duration = Duration::from_secs(1);
 /// An older report of the lead is none.
 pub(crate) const REPORT_AGE_MAX: Duration = Duration::from_secs(5);
+/// Slots that have samples of their own.
+const SLOTS_MAX: usize = 32;
 /// Between two questions to CloudWatch, which has one point a minute.
 const CLOUDWATCH_EVERY: Duration = Duration::from_secs(20);
 /// An older point is no point.
@@ -52,10 +59,24 @@ async fn ask_cloudwatch(cloudwatch: &dyn CloudWatch, clock: &Clock, running: &Ru
 }
 
 async fn sample(store: &dyn Store, clock: &Clock, running: &Running, handle: &Handle<Upgrade>) -> Infallible {
+    let (began, mut kept) = (clock.mono(), None);
     loop {
         clock.sleep(EVERY).await;
         let Some(report) = running.agents.lead_report().filter(|report| report.age < REPORT_AGE_MAX) else { continue };
-        let samples = samples(&report.value, clock.now().as_millisecond());
+        let now = clock.mono();
+        let behind = {
+            let mut ages = running.ages.lock().unwrap_or_else(PoisonError::into_inner);
+            ages.see(&report.value, now - report.age);
+            ages.of(&report.value, now)
+        };
+        let phase = crate::operator::view::phase(&handle.state());
+        let pace = pace(phase.as_deref(), now.since(began));
+        if kept.is_some_and(|kept| now.since(kept) + EVERY / 2 < pace) {
+            continue;
+        }
+        kept = Some(now);
+        let cloudwatch = *running.cloudwatch_lag.lock().unwrap_or_else(PoisonError::into_inner);
+        let samples = samples(&report.value, &behind, cloudwatch, clock.now().as_millisecond());
         if !samples.is_empty()
             && let Err(error) = store.add_samples(handle.run_id(), samples).await
         {
@@ -64,7 +85,17 @@ async fn sample(store: &dyn Store, clock: &Clock, running: &Running, handle: &Ha
     }
 }
 
-fn samples(report: &Report, at_ms: i64) -> Vec<Sample> {
+/// Samples are many and the table is bounded: every second where a second counts, seldom in the hours of waiting.
+fn pace(step: Option<&str>, driven: Duration) -> Duration {
+    let fine = matches!(step, Some("switchover" | "post_switchover")) || driven < Duration::from_secs(600);
+    Duration::from_secs(match driven.as_secs() {
+        _ if fine => 1,
+        0..3600 => 10,
+        _ => 30,
+    })
+}
+
+fn samples(report: &Report, behind_ms: &BTreeMap<String, u64>, cloudwatch: Option<u64>, at_ms: i64) -> Vec<Sample> {
     let mut samples = Vec::new();
     let mut add = |name: &str, value: Option<f64>| {
         samples.extend(value.map(|value| Sample { at_ms, name: name.to_owned(), value }));
@@ -73,6 +104,12 @@ fn samples(report: &Report, at_ms: i64) -> Vec<Sample> {
     add("marker_ms", report.marker.as_ref().and_then(|marker| marker.max_ms).map(|ms| ms as f64));
     add("backlog", total(report, |controller| controller.backlog.map(|backlog| backlog as f64)));
     add("ingestion_rate", total(report, |controller| controller.rate));
+    add("cloudwatch_bytes", cloudwatch.map(|bytes| bytes as f64));
+    let slots = report.slots.iter().flat_map(|slots| &slots.slots).filter(|slot| slot.of_deployment);
+    for slot in slots.take(SLOTS_MAX) {
+        add(&format!("slot_bytes/{}", slot.name), slot.lag_bytes.map(|bytes| bytes as f64));
+        add(&format!("slot_ms/{}", slot.name), behind_ms.get(&slot.name).map(|ms| *ms as f64));
+    }
     samples
 }
 
@@ -127,5 +164,17 @@ pub(crate) fn recall_waits(samples: &[Sample], tally: &mut crate::operator::tall
         {
             tally.add_wait(step, what, sample.value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_second_counts_at_the_cut_and_hours_of_waiting_do_not_push_it_out() {
+        let pace = |step, minutes: u64| pace(Some(step), Duration::from_secs(minutes * 60)).as_secs();
+        assert_eq!([pace("provisioning", 1), pace("switchover", 600), pace("post_switchover", 600)], [1, 1, 1]);
+        assert_eq!([pace("provisioning", 30), pace("replicating_data", 300)], [10, 30]);
     }
 }

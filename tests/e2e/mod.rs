@@ -19,6 +19,7 @@ mod long_pause;
 mod lost_coordinator;
 mod lost_side;
 mod old_copy;
+mod page;
 mod pairs;
 mod real_life;
 mod refuse;

@@ -1,12 +1,14 @@
 //! The stage: a lab with one small cluster, clients that keep a ledger, a coordinator and agents that can be killed. Every
 //! wait has a deadline and says what it last saw; everything ends with the stage, also when a test fails.
 
+pub mod browser;
 pub mod cable;
 pub mod commanded;
 mod copies;
 pub mod depth;
 pub mod facts;
 pub mod http;
+pub mod kept;
 mod opening;
 pub mod pilot;
 pub mod process;

@@ -361,6 +361,11 @@ impl<D: Domain> State<D> {
         self.tuned.get(key)
     }
 
+    /// Every named setting that a person has given a value.
+    pub fn all_tuned(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.tuned.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
     /// The alarms that stand.
     pub fn alarms(&self) -> &Alarms {
         &self.alarms

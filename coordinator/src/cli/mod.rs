@@ -8,7 +8,7 @@ mod agents;
 mod approve;
 pub(crate) mod client;
 mod enrol;
-mod explain;
+pub(crate) mod explain;
 mod follow;
 mod history;
 mod pause;

@@ -17,7 +17,7 @@ use crate::{
     world::Upgrade,
 };
 
-mod statement;
+pub(crate) mod statement;
 
 pub(super) struct SchemaChanges;
 

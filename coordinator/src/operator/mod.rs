@@ -5,41 +5,43 @@
 
 pub mod course;
 pub mod facts;
+mod folds;
 mod plan;
 mod service;
 pub mod tally;
 pub mod view;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use engine::journal::entries;
-use engine::{AskId, JournalError, Request, RunFilter, RunId, RunInfo, Seq, Subject};
+use engine::{AskId, JournalError, Request, RunFilter, RunId, RunInfo, Seq, State, StepId, Subject};
 use proto::ids::{ClusterArn, JobId};
 use proto::intent::Targets;
 use proto::jobs::{Inspect, Inspection};
 use proto::side::Side;
 use runtime::supervision::chain;
 
+pub use folds::Before;
 pub use plan::{Cause, PlanStep, PlanView};
 pub(crate) use service::LEADER;
 pub use service::OperatorService;
 
 use crate::codes;
-use crate::drivers::{Drivers, Running, tallied};
+use crate::drivers::{Drivers, Running};
 use crate::link::{Keep, Standing};
 use crate::preflight::{self, Facts, Preflight};
-use crate::sampling::recall_waits;
 use crate::spec::UpgradeSpec;
 use crate::store::About;
 use crate::world::Upgrade;
+use folds::{Fold, Folds, Unread};
 use view::{Answer, Brief, FactView, HistoryView, Live, StatusView};
 
 /// How long preflight's inspection of every database may take.
 const INSPECT_WITHIN: Duration = Duration::from_secs(120);
-/// Samples read back for the waits of an upgrade that this process has not driven.
-const SAMPLES_READ: u32 = 20_000;
+/// Earlier upgrades that tell how long a step takes.
+const EARLIER_MAX: usize = 20;
 
 /// Why a question or wish was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -80,15 +82,25 @@ fn store(error: JournalError) -> Refusal {
     }
 }
 
+/// What an upgrade was started with.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// `None` where the journal cannot be read.
+    pub spec: Option<UpgradeSpec>,
+    /// Settings that a person has changed since.
+    pub tuned: BTreeMap<String, serde_json::Value>,
+}
+
 /// Answers people. Cheap to clone.
 #[derive(Clone)]
 pub struct Operator {
     drivers: Drivers,
+    folds: Folds,
 }
 
 impl Operator {
     pub fn new(drivers: Drivers) -> Operator {
-        Operator { drivers }
+        Operator { drivers, folds: Folds::default() }
     }
 
     /// Every upgrade that the store knows, newest first.
@@ -118,7 +130,12 @@ impl Operator {
             if state.spec().is_some() {
                 let progress = handle.progress().borrow().clone();
                 let cloudwatch_lag = *running.cloudwatch_lag.lock().unwrap_or_else(PoisonError::into_inner);
-                let live = Live { progress, report: running.agents.lead_report(), cloudwatch_lag, trouble: None };
+                let report = running.agents.lead_report();
+                let ages = running.ages.lock().unwrap_or_else(PoisonError::into_inner);
+                let mono = self.drivers.options().clock.mono();
+                let behind_ms = report.as_ref().map(|report| ages.of(&report.value, mono)).unwrap_or_default();
+                drop(ages);
+                let live = Live { progress, report, cloudwatch_lag, behind_ms, trouble: None };
                 return Ok(view::status(
                     &info,
                     &running.about,
@@ -139,28 +156,20 @@ impl Operator {
         let now = options.clock.now();
         let running = self.drivers.running(&info.id);
         let (about, _) = options.store.about(&info.id).await.map_err(store)?;
-        let folded = engine::journal::fold::<Upgrade>(&*options.store, &info.id).await;
-        let state = match folded {
-            Ok(state) => state,
-            Err(error) => return Ok(view::unreadable(&info, &about, &chain(&error), now)),
+        let fold = match self.folds.newest(&*options.store, &info.id).await {
+            Ok(fold) => fold,
+            Err(Unread::Fold(error)) => return Ok(view::unreadable(&info, &about, &chain(&error), now)),
+            Err(Unread::Store(error)) => return Err(store(error)),
         };
-        let tally = match &running {
-            Some(running) => running.tally(),
-            None => {
-                let all = entries::<Upgrade>(&*options.store, &info.id, Seq(0)).await;
-                let mut tally = tallied(&all.map_err(|error| Refusal::Failed(chain(&error)))?);
-                let samples = options.store.samples(&info.id, SAMPLES_READ).await.map_err(store)?;
-                recall_waits(&samples, &mut tally);
-                tally
-            }
-        };
+        let Fold { state, tally, .. } = &*fold;
+        let tally = running.as_ref().map_or_else(|| tally.clone(), Running::tally);
         let shape = match &running {
             Some(running) => running.shape.as_ref().clone(),
             None => state.spec().map(|spec| (options.plans)(spec).shape().clone()).unwrap_or_default(),
         };
         let trouble = running.as_ref().and_then(|running| running.trouble.clone());
         let live = trouble.map(|trouble| Live { trouble: Some(trouble), ..Live::default() });
-        Ok(view::status(&info, &about, &shape, &state, &tally, live.as_ref(), now))
+        Ok(view::status(&info, &about, &shape, state, &tally, live.as_ref(), now))
     }
 
     /// The facts of an upgrade at and after `from`.
@@ -179,6 +188,48 @@ impl Operator {
             }
         }
         Ok(HistoryView { id: id.to_owned(), facts: records.into_iter().map(FactView::of).collect() })
+    }
+
+    /// At most `limit` facts from `from` on.
+    pub async fn some_history(&self, id: &str, from: Seq, limit: usize) -> Result<Vec<FactView>, Refusal> {
+        let records = self.drivers.options().store.read_from(&RunId::from(id), from, limit).await.map_err(store)?;
+        Ok(records.into_iter().map(FactView::of).collect())
+    }
+
+    /// What it was started with, and what a person has tuned since.
+    pub async fn spec(&self, id: &str) -> Result<Asked, Refusal> {
+        let run = RunId::from(id);
+        let of = |state: &State<Upgrade>| Asked {
+            spec: state.spec().map(|spec| spec.as_ref().clone()),
+            tuned: state.all_tuned().map(|(key, value)| (key.to_owned(), value.clone())).collect(),
+        };
+        if let Some(handle) = self.drivers.running(&run).and_then(|running| running.handle) {
+            return Ok(of(&handle.state()));
+        }
+        self.drivers.options().store.info(&run).await.map_err(store)?;
+        match self.folds.newest(&*self.drivers.options().store, &run).await {
+            Ok(fold) => Ok(of(&fold.state)),
+            Err(Unread::Fold(_)) => Ok(Asked::default()),
+            Err(Unread::Store(error)) => Err(store(error)),
+        }
+    }
+
+    /// What steps took in the newest upgrades that have ended, but for this one.
+    pub async fn before(&self, id: &str) -> Result<BTreeMap<StepId, Before>, Refusal> {
+        let journals = &*self.drivers.options().store;
+        let filter = RunFilter { limit: Some(4 * EARLIER_MAX), ..RunFilter::default() };
+        let runs = journals.list(&filter).await.map_err(store)?;
+        let ended = runs.into_iter().filter(|run| run.outcome.is_some() && run.id.as_str() != id);
+        let mut earlier = Vec::new();
+        for run in ended.take(EARLIER_MAX) {
+            match self.folds.newest(journals, &run.id).await {
+                Ok(fold) => earlier.push(fold),
+                // Of another version, or damaged: it tells nothing here.
+                Err(Unread::Fold(_)) => {}
+                Err(Unread::Store(error)) => return Err(store(error)),
+            }
+        }
+        Ok(folds::before(earlier.iter().map(|fold| &**fold)))
     }
 
     /// Wakes at every fact and every request of an upgrade.

@@ -1,6 +1,8 @@
 //! The stable JSON of `--output json`: fields may be added, never renamed or dropped. Built from the fold, the counts and
 //! the transient progress; pure.
 
+use std::collections::BTreeMap;
+
 use engine::cx::Doing;
 use engine::state::Mode;
 use engine::{Alarm, Outcome, PlanShape, Progress, Record, RunInfo, State, Status, StepState};
@@ -11,7 +13,7 @@ use serde_json::Value;
 
 use super::course::Moment;
 use super::facts;
-use super::tally::{Counts, Downtime, Statement, StepTimes, Tally};
+use super::tally::{Counts, Downtime, Gap, SchemaChange, SessionEnd, Statement, StepTimes, Tally};
 use crate::link::{AgentSeen, Fresh};
 use crate::preflight::{Finding, Severity};
 use crate::sampling::total;
@@ -72,6 +74,21 @@ pub struct StatusView {
     #[serde(default)]
     pub switchover: Vec<Moment>,
     pub schema_changes: Vec<String>,
+    /// Sessions that were purged or ended, the first 200.
+    #[serde(default)]
+    pub sessions: Vec<SessionEnd>,
+    /// Outages by the probes, holds and pauses, the first 200.
+    #[serde(default)]
+    pub gaps: Vec<Gap>,
+    /// Schema changes with who made them and what they do to replication, the first 200.
+    #[serde(default)]
+    pub ddl: Vec<SchemaChange>,
+    /// A person has paused it.
+    #[serde(default)]
+    pub paused: bool,
+    /// The switchover does not begin before; null when nobody asked for that, or the time has come.
+    #[serde(default)]
+    pub postponed_until: Option<Timestamp>,
     pub approvals: Vec<ApprovalView>,
     pub alarms: Vec<AlarmView>,
     pub warnings: Vec<WarningView>,
@@ -88,6 +105,9 @@ pub struct StepView {
     /// `pending running failed done skipped undoing undone stuck`.
     pub state: String,
     pub seconds: Option<f64>,
+    /// The same without those in which a person's approval was waited for.
+    #[serde(default)]
+    pub worked_seconds: Option<f64>,
     pub attempt: u32,
     /// Seconds spent in named waits, longest first.
     pub waits: Vec<WaitView>,
@@ -133,6 +153,9 @@ pub struct SlotView {
     pub database: Option<String>,
     pub bytes: Option<u64>,
     pub retained_bytes: Option<u64>,
+    /// Milliseconds since the oldest WAL that the subscriber has not confirmed was first seen; 0 when it has confirmed all.
+    #[serde(default)]
+    pub behind_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -167,6 +190,9 @@ pub struct AlarmView {
     pub level: String,
     pub code: String,
     pub text: String,
+    /// The approval that settles it, where its text names one.
+    #[serde(default)]
+    pub approval: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,6 +215,14 @@ pub struct Brief {
     pub outcome: Option<String>,
     pub started_at: Timestamp,
     pub seconds: f64,
+    /// Of the slot that is furthest behind.
+    #[serde(default)]
+    pub lag_bytes: Option<u64>,
+    #[serde(default)]
+    pub next_action: Option<String>,
+    /// Names of approvals that are waited for.
+    #[serde(default)]
+    pub approvals: Vec<String>,
 }
 
 impl Brief {
@@ -203,6 +237,9 @@ impl Brief {
             outcome: status.outcome.clone(),
             started_at: status.started_at,
             seconds: status.seconds,
+            lag_bytes: status.lag.slots.iter().filter_map(|slot| slot.bytes).max(),
+            next_action: status.next_action.clone(),
+            approvals: status.approvals.iter().map(|approval| approval.name.clone()).collect(),
         }
     }
 }
@@ -263,6 +300,8 @@ pub struct Live {
     pub progress: Progress,
     pub report: Option<Fresh<Report>>,
     pub cloudwatch_lag: Option<u64>,
+    /// How far each slot is behind in time, in milliseconds.
+    pub behind_ms: BTreeMap<String, u64>,
     pub trouble: Option<String>,
 }
 
@@ -297,13 +336,18 @@ pub fn status(
             .map(|step| step_view(step, shape, tally.steps.get(&step.id), ended.unwrap_or(now)))
             .collect(),
         current: live.and_then(|live| current(&live.progress)),
-        lag: report.map(lag).unwrap_or_default(),
+        lag: report.zip(live).map(|(report, live)| lag(report, &live.behind_ms)).unwrap_or_default(),
         ingestion: report.map(ingestion).unwrap_or_default(),
         counts: tally.counts,
         downtime: tally.downtime(),
         statements: tally.statements.clone(),
         switchover: tally.course.moments().to_vec(),
         schema_changes: tally.schema_changes.clone(),
+        sessions: tally.sessions.clone(),
+        gaps: tally.gaps.clone(),
+        ddl: tally.ddl.clone(),
+        paused: state.paused(),
+        postponed_until: state.postponed_until().filter(|until| *until > now),
         approvals,
         alarms: state.alarms().iter().map(|(id, alarm)| alarm_view(id.as_str(), alarm)).collect(),
         warnings: state.warnings().map(warning_view).collect(),
@@ -346,6 +390,11 @@ fn empty(info: &RunInfo, about: &About, now: Timestamp) -> StatusView {
         statements: Vec::new(),
         switchover: Vec::new(),
         schema_changes: Vec::new(),
+        sessions: Vec::new(),
+        gaps: Vec::new(),
+        ddl: Vec::new(),
+        paused: false,
+        postponed_until: None,
         approvals: Vec::new(),
         alarms: Vec::new(),
         warnings: Vec::new(),
@@ -402,6 +451,7 @@ fn step_view(step: &StepState, shape: &PlanShape, times: Option<&StepTimes>, now
         title: title.to_owned(),
         state: state_name(step.status).to_owned(),
         seconds: times.and_then(|times| times.seconds(now)).map(rounded),
+        worked_seconds: times.and_then(|times| times.worked(now)).map(rounded),
         attempt: step.attempt,
         waits,
         failure: step.failure.as_ref().map(|failure| format!("{failure} ({})", failure.code)),
@@ -443,7 +493,7 @@ fn current(progress: &Progress) -> Option<CurrentView> {
     })
 }
 
-fn lag(report: &Report) -> LagView {
+fn lag(report: &Report, behind_ms: &BTreeMap<String, u64>) -> LagView {
     let slots = report.slots.iter().flat_map(|slots| &slots.slots).filter(|slot| slot.of_deployment);
     LagView {
         slots: slots
@@ -452,6 +502,7 @@ fn lag(report: &Report) -> LagView {
                 database: slot.database.clone(),
                 bytes: slot.lag_bytes,
                 retained_bytes: slot.retained_bytes,
+                behind_ms: behind_ms.get(&slot.name).copied(),
             })
             .collect(),
         cloudwatch_bytes: None,
@@ -495,7 +546,15 @@ fn alarm_view(monitor: &str, alarm: &Alarm) -> AlarmView {
         Alarm::Unwind(_) => "unwind",
     };
     let why = alarm.why();
-    AlarmView { monitor: monitor.into(), level: level.into(), code: why.code.to_string(), text: why.text.clone() }
+    // `pilot approve ID NAME`, as a monitor writes its cure.
+    let approval = why.text.rsplit_once("pilot approve ").and_then(|(_, rest)| rest.split_whitespace().nth(1));
+    AlarmView {
+        monitor: monitor.into(),
+        level: level.into(),
+        code: why.code.to_string(),
+        text: why.text.clone(),
+        approval: approval.map(str::to_owned),
+    }
 }
 
 fn warning_view(warning: &engine::state::Warning) -> WarningView {

@@ -98,6 +98,15 @@ impl From<Denied> for Status {
 }
 
 impl Caller {
+    /// May it do what takes this role? For showing; [`Guard::holder`] is what keeps others out.
+    pub fn may(&self, role: Role) -> bool {
+        match &self.identity {
+            None => true,
+            Some(Identity::Operator { roles, .. }) => role == Role::View || roles.contains(&role),
+            Some(Identity::Agent { .. }) => false,
+        }
+    }
+
     /// Who asks: the name in the certificate or the token; on a plain connection what the caller says of itself.
     pub fn name(&self, said: &str) -> String {
         match &self.identity {

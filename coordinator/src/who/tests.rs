@@ -86,7 +86,7 @@ async fn scene_taking(name: &str, provider: impl FnOnce(&Clock) -> Option<Tokens
     serving.spawn(async move { router.serve_with_incoming(callers).await.unwrap() });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let page = listener.local_addr().unwrap();
-    let pages = crate::web::guarded(crate::web::router(operator.clone()), guard.clone());
+    let pages = crate::web::guarded(crate::web::router(operator.clone(), 8), guard.clone());
     let pages = pages.route("/livez", axum::routing::get(async || "alive"));
     let (visitors, recorder) = (open(Door::Pages, listener), runtime::recorder::Recorder::detached());
     let (ticks, stop) = (clock.clone(), runtime::shutdown::Stop::new());

@@ -501,6 +501,47 @@ pub async fn ensure_grafana_sdk(requirements: &Path) -> Result<PathBuf, Error> {
     Ok(venv.join("bin/python"))
 }
 
+/// Makes sure that Chromium is there and says where.
+///
+/// # Errors
+/// When it is missing and cannot be installed.
+pub async fn ensure_chromium(say: &(dyn Fn(&str) + Send + Sync)) -> Result<PathBuf, Error> {
+    let places = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/local/bin/chromium"].map(PathBuf::from);
+    let there = |places: &[PathBuf]| places.iter().find(|path| path.exists()).cloned();
+    if let Some(found) = there(&places) {
+        return Ok(found);
+    }
+    ensure_debian(&["chromium"], say).await?;
+    there(&places).ok_or_else(|| failed("chromium", "the package has no chromium where it is looked for"))
+}
+
+/// A python with these packages, in a virtual environment that is made once, and anew for other packages, in a folder of the cache
+/// directory.
+///
+/// # Errors
+/// When it cannot be made.
+pub async fn ensure_python(
+    folder: &str,
+    packages: &[&str],
+    say: &(dyn Fn(&str) + Send + Sync),
+) -> Result<PathBuf, Error> {
+    let io = |error: std::io::Error| failed(folder, error);
+    let place = cache_dir().join(folder);
+    std::fs::create_dir_all(&place).map_err(io)?;
+    let _lock = fleet::lock(&place.join("lock")).await.map_err(|error| failed(folder, error.chain()))?;
+    let venv = place.join("venv");
+    let (stamp, made_of) = (venv.join("complete"), packages.join(" "));
+    if !std::fs::read_to_string(&stamp).is_ok_and(|there| there == made_of) {
+        say(&format!("installing {made_of} into {}", venv.display()));
+        let _ = std::fs::remove_dir_all(&venv);
+        run(folder, Command::new("python3").args(["-m", "venv"]).arg(&venv)).await?;
+        let mut install = Command::new(venv.join("bin/pip"));
+        run(folder, install.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages)).await?;
+        std::fs::write(&stamp, made_of).map_err(io)?;
+    }
+    Ok(venv.join("bin/python"))
+}
+
 /// Runs a program to its end and returns what it printed.
 async fn run(what: &str, command: &mut Command) -> Result<String, Error> {
     let mut fresh = Command::new(command.get_program());

@@ -4,17 +4,43 @@ use std::fmt;
 
 use jiff::Timestamp;
 
+use crate::operator::tally::Harm;
 use crate::redact;
 
 /// One statement that changes the schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Ddl {
-    pub(super) at: Option<Timestamp>,
-    pub(super) client: String,
-    pub(super) user: String,
-    pub(super) database: String,
+pub(crate) struct Ddl {
+    pub(crate) at: Option<Timestamp>,
+    pub(crate) client: String,
+    pub(crate) user: String,
+    pub(crate) database: String,
     /// Without literals, at most 200 characters.
-    pub(super) statement: String,
+    pub(crate) statement: String,
+}
+
+impl Ddl {
+    /// What [`fmt::Display`] wrote: as a warning in the journal says it.
+    pub(crate) fn of_warning(text: &str) -> Option<Ddl> {
+        let (rest, at) = text.rsplit_once(", ")?;
+        let (rest, client) = rest.rsplit_once(" from ")?;
+        let (rest, database) = rest.rsplit_once(" in ")?;
+        let (statement, user) = rest.rsplit_once(" by ")?;
+        let [client, user, database, statement] = [client, user, database, statement].map(str::to_owned);
+        Some(Ddl { at: at.parse().ok(), client, user, database, statement })
+    }
+
+    /// Judged by its first words alone: what it does exactly, only the databases know.
+    pub(crate) fn harm(&self) -> Harm {
+        let words: Vec<String> = self.statement.split_whitespace().take(3).map(str::to_ascii_uppercase).collect();
+        let word = |n: usize| words.get(n).map_or("", |word| word.trim_end_matches(';'));
+        let shape = ["TABLE", "TYPE", "DOMAIN", "SCHEMA", "EXTENSION", "DATABASE", "FOREIGN", "UNLOGGED", "PUBLICATION"];
+        match (word(0), word(1)) {
+            ("REFRESH", _) => Harm::Degrades,
+            ("IMPORT", _) => Harm::Breaks,
+            ("CREATE" | "ALTER" | "DROP", object) if shape.contains(&object) => Harm::Breaks,
+            _ => Harm::Lacks,
+        }
+    }
 }
 
 impl fmt::Display for Ddl {
@@ -31,7 +57,7 @@ const WORDS: &[&str] =
     &["CREATE", "ALTER", "DROP", "REFRESH", "IMPORT", "COMMENT", "SECURITY", "REINDEX", "GRANT", "REVOKE", "CLUSTER"];
 
 /// The schema change that a log line tells of, if it does.
-pub(super) fn in_line(line: &str) -> Option<Ddl> {
+pub(crate) fn in_line(line: &str) -> Option<Ddl> {
     let (prefix, rest) = line.split_once(":LOG:")?;
     let text = ["statement: ", "execute "].iter().find_map(|mark| rest.trim_start().strip_prefix(mark))?;
     // `execute name: …` of the extended protocol.
@@ -85,6 +111,22 @@ mod tests {
         );
         let ddl = in_line(&format!("{HEAD}execute <unnamed>: refresh materialized view totals")).unwrap();
         assert_eq!(ddl.statement, "refresh materialized view totals");
+    }
+
+    #[test]
+    fn what_the_journal_says_of_a_schema_change_is_read_again_and_judged_by_its_harm() {
+        for (statement, harm) in [
+            ("ALTER TABLE lines ADD COLUMN extra int", Harm::Breaks),
+            ("create table <script> by in from, x (a int)", Harm::Breaks),
+            ("refresh materialized view totals", Harm::Degrades),
+            ("CREATE INDEX CONCURRENTLY i ON lines (id)", Harm::Lacks),
+            ("GRANT SELECT ON lines TO app", Harm::Lacks),
+        ] {
+            let ddl = in_line(&format!("{HEAD}statement: {statement}")).unwrap();
+            assert_eq!(ddl.harm(), harm, "{statement}");
+            assert_eq!(Ddl::of_warning(&ddl.to_string()), Some(ddl));
+        }
+        assert_eq!(Ddl::of_warning("something else"), None);
     }
 
     #[test]
