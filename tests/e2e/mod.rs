@@ -21,6 +21,7 @@ mod old_copy;
 mod pairs;
 mod real_life;
 mod refuse;
+mod report;
 mod store_away;
 mod stuck;
 mod take_over;

@@ -1,5 +1,7 @@
 //! The web page: all upgrades, and one. Rendered here, refreshed by the browser; it shows and changes nothing.
 
+mod report;
+
 use std::convert::Infallible;
 
 use askama::Template;
@@ -24,6 +26,7 @@ pub fn router(operator: Operator) -> Router {
         .route("/", get(overview))
         .route("/upgrades/{id}", get(upgrade))
         .route("/upgrades/{id}/status.json", get(status_json))
+        .route("/upgrades/{id}/report.html", get(report::page))
         .with_state(operator)
 }
 
