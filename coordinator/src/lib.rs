@@ -15,6 +15,7 @@ pub mod operator;
 pub mod preflight;
 pub mod rds;
 mod redact;
+pub mod report;
 mod sampling;
 pub(crate) mod scrape;
 pub mod spec;

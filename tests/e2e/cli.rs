@@ -12,6 +12,7 @@ use tests::stage::{CLUSTER, Setting, Stage, http, play};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
+use super::report;
 use super::upgrade::succeeded;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -58,6 +59,7 @@ async fn a_person_follows_approves_pauses_and_resumes_an_upgrade_and_reads_its_m
         pause_and_resume(stage, &id).await?;
         stage.wait_until(&id, "the switchover's approval", LIMIT, asks("switchover")).await?;
         metrics(stage).await?;
+        report::while_it_goes_on(stage, &id).await?;
         approve(stage, &id, "switchover").await?;
         stage.wait_until(&id, "the cleanup's approval", LIMIT, asks("cleanup")).await?;
         let after = http::ask(&stage.admin, "GET", "/metrics", "").await?;
@@ -70,6 +72,7 @@ async fn a_person_follows_approves_pauses_and_resumes_an_upgrade_and_reads_its_m
         ended.expect(0, &[])?;
         ensure!(ended.json()?["outcome"] == "succeeded", "{}", ended.out);
         ended_views(stage, &id).await?;
+        report::of_the_whole(stage, &id).await?;
         succeeded(stage, &id, 16).await
     })
     .await;

@@ -23,6 +23,7 @@ mod page;
 mod pairs;
 mod real_life;
 mod refuse;
+mod report;
 mod store_away;
 mod stuck;
 mod take_over;

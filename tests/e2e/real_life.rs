@@ -56,6 +56,7 @@ async fn an_upgrade_through_the_trouble_of_real_life_changes_no_structure_and_ru
             log = blue.log_since(&LogPosition::default()).unwrap_or(log);
         }
         upgrade.ended(LIMIT, &stage.tempo).await?.expect(0, &["succeeded", "data written to the old side"])?;
+        super::report::of_the_trouble_of_real_life(stage, &id).await.context("the report")?;
         let first = deletions(stage).into_iter().min().context("nothing was deleted")?;
         ensure!(
             first + Duration::from_secs(1) >= last_seen + QUIET,

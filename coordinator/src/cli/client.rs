@@ -199,6 +199,11 @@ impl Client {
         parse(&self.any(async |rpc| rpc.history(request.clone()).await).await?.json)
     }
 
+    pub(crate) async fn report<T: DeserializeOwned>(&mut self, id: &str) -> Result<T, Fault> {
+        let request = UpgradeRequest { upgrade_id: id.to_owned() };
+        parse(&self.any(async |rpc| rpc.report(request.clone()).await).await?.json)
+    }
+
     pub(crate) async fn agents(&mut self) -> Result<Value, Fault> {
         parse(&self.led(async |rpc| rpc.agents(AgentsRequest {}).await).await?.json)
     }

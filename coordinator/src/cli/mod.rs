@@ -14,6 +14,7 @@ mod history;
 mod pause;
 mod preflight;
 mod render;
+mod report;
 mod resume;
 mod serve;
 mod spec;
@@ -50,6 +51,8 @@ enum Verb {
     Watch(watch::Watch),
     /// Shows every fact of an upgrade
     History(history::History),
+    /// Writes the report of an upgrade, for a change record: one HTML file, Markdown, JSON, or Terraform's follow-up
+    Report(report::Report),
     /// Approves what an upgrade asks for
     Approve(approve::Approve),
     /// Pauses an upgrade at its next look; waiting harms nothing
@@ -166,6 +169,7 @@ async fn dispatch(verb: Verb) -> Result<Exit, Fault> {
         Verb::Status(verb) => verb.run().await,
         Verb::Watch(verb) => verb.run().await,
         Verb::History(verb) => verb.run().await,
+        Verb::Report(verb) => verb.run().await,
         Verb::Approve(verb) => verb.run().await,
         Verb::Pause(verb) => verb.run().await,
         Verb::Resume(verb) => verb.run().await,
@@ -214,6 +218,10 @@ mod tests {
             "pilot status up-1 --output json",
             "pilot watch up-1",
             "pilot history up-1",
+            "pilot report up-1",
+            "pilot report up-1 --format md --out upgrade.md",
+            "pilot report up-1 --format terraform",
+            "pilot report up-1 --output json",
             "pilot approve up-1 reboot",
             "pilot approve up-1",
             "pilot pause up-1",
@@ -236,6 +244,8 @@ mod tests {
             "pilot",
             "pilot fly",
             "pilot watch",
+            "pilot report",
+            "pilot report up-1 --format pdf",
             "pilot upgrade --until never --cluster a --to 16",
             "pilot agents enrol --ca ca --out tls",
             "pilot agents enrol --ca ca --out tls --operator alice",

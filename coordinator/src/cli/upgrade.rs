@@ -52,6 +52,10 @@ impl Upgrade {
             Output::Json => print(&render::json(&status)),
             Output::Text => print(&render::summary(&status)),
         }
+        say(&format!("for the change record: pilot report {id}"));
+        if status.switched_over {
+            say(&format!("what Terraform needs now that names have moved: pilot report {id} --format terraform"));
+        }
         Ok(exit)
     }
 }

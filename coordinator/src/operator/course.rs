@@ -30,13 +30,17 @@ impl Moment {
     /// One line.
     pub fn line(&self) -> String {
         let offset = self.offset_ms.map(|ms| format!("{ms:+} ms: ")).unwrap_or_default();
-        let what = match (self.what.as_str(), self.side) {
+        format!("{offset}{} ({})", self.what_in_words(), self.agent)
+    }
+
+    /// What was said or done.
+    pub fn what_in_words(&self) -> String {
+        match (self.what.as_str(), self.side) {
             ("status", Some(side)) => said(side, self.phase.as_ref()),
             ("green_accepted_write", _) => "green accepted a write".to_owned(),
             ("clients_released", _) => "clients were let go".to_owned(),
             (other, _) => other.to_owned(),
-        };
-        format!("{offset}{what} ({})", self.agent)
+        }
     }
 }
 

@@ -44,7 +44,7 @@ pub fn ended(outcome: Outcome) -> &'static str {
     }
 }
 
-fn asked(request: &Request<Upgrade>) -> String {
+pub(crate) fn asked(request: &Request<Upgrade>) -> String {
     match request {
         Request::Approve { name: Some(name) } => format!("approve {name}"),
         Request::Approve { name: None } => "approve what is open".to_owned(),
@@ -57,12 +57,12 @@ fn asked(request: &Request<Upgrade>) -> String {
     }
 }
 
-fn who(session: &Session) -> String {
+pub(crate) fn who(session: &Session) -> String {
     let name = |part: &Option<String>| part.clone().unwrap_or_else(|| "?".to_owned());
     format!("session {} of {} in {} ({})", session.pid, name(&session.user), name(&session.database), session.state)
 }
 
-fn observed(event: &Event) -> String {
+pub(crate) fn observed(event: &Event) -> String {
     match event {
         Event::SessionPurged { session, waited_on, .. } => {
             let why = waited_on.as_ref().map(|slot| format!(", it held up {slot}")).unwrap_or_default();

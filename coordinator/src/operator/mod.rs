@@ -6,7 +6,7 @@
 pub mod course;
 pub mod facts;
 mod folds;
-mod plan;
+pub(crate) mod plan;
 mod service;
 pub mod tally;
 pub mod view;
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use engine::{AskId, JournalError, Request, RunFilter, RunId, RunInfo, Seq, State, StepId, Subject};
+use engine::{AskId, JournalError, Record, Request, RunFilter, RunId, RunInfo, Seq, State, StepId, Subject};
 use proto::ids::{ClusterArn, JobId};
 use proto::intent::Targets;
 use proto::jobs::{Inspect, Inspection};
@@ -32,8 +32,9 @@ use crate::codes;
 use crate::drivers::{Drivers, Running};
 use crate::link::{Keep, Standing};
 use crate::preflight::{self, Facts, Preflight};
+use crate::report::{self, Report};
 use crate::spec::UpgradeSpec;
-use crate::store::About;
+use crate::store::{About, AgentVersion};
 use crate::world::Upgrade;
 use folds::{Fold, Folds, Unread};
 use view::{Answer, Brief, FactView, HistoryView, Live, StatusView};
@@ -172,8 +173,32 @@ impl Operator {
         Ok(view::status(&info, &about, &shape, state, &tally, live.as_ref(), now))
     }
 
+    /// Everything about one upgrade, for a change record. The status is read first, so that the facts have all that it tells of.
+    pub async fn report(&self, id: &str) -> Result<Report, Refusal> {
+        let options = self.drivers.options();
+        let status = self.status(id).await?;
+        let (about, _) = options.store.about(&RunId::from(id)).await.map_err(store)?;
+        let records = self.records(id, Seq(0)).await?;
+        let read = records.iter().map(engine::Entry::decode).collect::<Result<Vec<_>, _>>();
+        let entries =
+            read.map_err(|error| Refusal::Failed(format!("the journal of {id} cannot be read: {}", chain(&error))))?;
+        let input = report::Input {
+            status: &status,
+            about: &about,
+            records: &records,
+            entries: &entries,
+            now: options.clock.now(),
+        };
+        Ok(report::build(&input))
+    }
+
     /// The facts of an upgrade at and after `from`.
     pub async fn history(&self, id: &str, from: Seq) -> Result<HistoryView, Refusal> {
+        let records = self.records(id, from).await?;
+        Ok(HistoryView { id: id.to_owned(), facts: records.into_iter().map(FactView::of).collect() })
+    }
+
+    async fn records(&self, id: &str, from: Seq) -> Result<Vec<Record>, Refusal> {
         let options = self.drivers.options();
         let run = RunId::from(id);
         let mut records = Vec::new();
@@ -187,7 +212,7 @@ impl Operator {
                 break;
             }
         }
-        Ok(HistoryView { id: id.to_owned(), facts: records.into_iter().map(FactView::of).collect() })
+        Ok(records)
     }
 
     /// At most `limit` facts from `from` on.
@@ -326,12 +351,20 @@ impl Operator {
             )));
         }
         let spec = UpgradeSpec { cluster: cluster.to_string(), ..spec };
+        let seen = self.drivers.options().hub.agents(&cluster).seen().into_iter();
+        let agents = seen
+            .filter(|seen| roster.contains(&seen.agent))
+            .map(|seen| AgentVersion { agent: seen.agent, version: seen.version })
+            .collect();
         let about = About {
             roster,
             from_version: found.from_version.clone(),
             to_version: shown.to_version.clone(),
             asked_by: asked_by.to_owned(),
-            plan_digest: shown.digest,
+            plan_digest: shown.digest.clone(),
+            plan: Some(shown),
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            agents,
         };
         self.drivers.start(&cluster, spec, &about).await.map_err(store)
     }

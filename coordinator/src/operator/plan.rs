@@ -10,7 +10,7 @@ use crate::preflight::{self, Facts, Finding, Preflight};
 use crate::spec::{CleanupPolicy, PauseFor, RebootPolicy, UpgradeSpec};
 
 /// A plan as people see it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanView {
     pub cluster: String,
     pub cluster_arn: String,
@@ -30,7 +30,7 @@ pub struct PlanView {
     pub digest: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanStep {
     pub id: String,
     pub title: String,
@@ -41,7 +41,7 @@ pub struct PlanStep {
 }
 
 /// One thing that the application will feel.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
     pub step: String,
     /// `deletion`, `reboot`, `pause`, `hold`, `sessions`.
@@ -52,7 +52,7 @@ pub struct Cause {
 }
 
 /// The plan of an upgrade.
-pub(super) fn plan_view(
+pub(crate) fn plan_view(
     spec: &UpgradeSpec,
     facts: &Facts,
     found: &Preflight,
@@ -83,6 +83,12 @@ fn digest(view: &PlanView, spec: &UpgradeSpec) -> String {
     let spec = UpgradeSpec { cluster: view.cluster_arn.clone(), ..spec.clone() };
     let text = serde_json::json!({ "plan": view, "spec": spec }).to_string();
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Is a plan that was kept the one that its digest names?
+pub(crate) fn is_as_named(kept: &PlanView, spec: &UpgradeSpec) -> bool {
+    let bare = PlanView { findings: Vec::new(), blocked: false, digest: String::new(), ..kept.clone() };
+    digest(&bare, spec) == kept.digest
 }
 
 fn plan_step(spec: &UpgradeSpec, step: &engine::plan::StepShape) -> PlanStep {

@@ -146,6 +146,11 @@ impl OperatorRpc for OperatorService {
         self.operator.leads().map_err(status)?;
         document(&serde_json::json!({ "clusters": self.operator.agents() }))
     }
+
+    async fn report(&self, request: Request<UpgradeRequest>) -> Reply<Document> {
+        self.guard.operator(&request, Role::View).await?;
+        document(&self.operator.report(&request.get_ref().upgrade_id).await.map_err(status)?)
+    }
 }
 
 /// Sends what is new until the upgrade has ended and its last fact is sent.

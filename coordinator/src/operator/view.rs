@@ -15,7 +15,7 @@ use super::course::Moment;
 use super::facts;
 use super::tally::{Counts, Downtime, Gap, SchemaChange, SessionEnd, Statement, StepTimes, Tally};
 use crate::link::{AgentSeen, Fresh};
-use crate::preflight::{Finding, Severity};
+use crate::preflight::Finding;
 use crate::sampling::total;
 use crate::store::About;
 use crate::world::Upgrade;
@@ -620,11 +620,5 @@ fn next_action(view: &StatusView) -> Option<String> {
 
 /// A finding on one line, with its cure.
 pub fn finding_line(finding: &Finding) -> String {
-    let weight = match finding.severity {
-        Severity::Blocker => "blocker",
-        Severity::Acceptable => "to accept",
-        Severity::Warning => "warning",
-        Severity::Note => "note",
-    };
-    format!("{} {weight}: {}; {}", finding.code, finding.what, finding.cure)
+    format!("{} {}: {}; {}", finding.code, finding.weight(), finding.what, finding.cure)
 }

@@ -50,6 +50,18 @@ pub struct Finding {
     pub cure: String,
 }
 
+impl Finding {
+    /// How much it weighs, in words.
+    pub fn weight(&self) -> &'static str {
+        match self.severity {
+            Severity::Blocker => "blocker",
+            Severity::Acceptable => "to accept",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        }
+    }
+}
+
 /// What AWS says of the cluster and of what stands around it.
 #[derive(Debug, Clone)]
 pub struct Facts {

@@ -103,8 +103,7 @@ fn follow(moment: &Moment, fact: serde_json::Value) -> String {
 }
 
 fn about() -> About {
-    let text = String::new;
-    About { roster: Vec::new(), from_version: text(), to_version: text(), asked_by: text(), plan_digest: text() }
+    About::default()
 }
 
 /// The numbers of the envelope stand in columns of their own; a place that is not the next one is refused.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use engine::{Failure, FailureClass, Gate, Look, Reversal, Step, StepId, Wait};
 use proto::{
-    jobs::{LedgerStatus, RemoveSchema},
+    jobs::{LedgerStatus, RemoveSchema, SchemaRemoved},
     side::Side,
 };
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,9 @@ pub struct Retired {
     pub final_snapshot: Option<SnapshotId>,
     /// Databases whose ledger stays, with the reason.
     pub ledger_kept: Vec<(String, String)>,
+    /// Databases whose schema `upgrade_pilot` was removed.
+    #[serde(default)]
+    pub schema_removed: Vec<String>,
 }
 
 impl Step<Upgrade> for Cleanup {
@@ -67,18 +70,22 @@ impl Step<Upgrade> for Cleanup {
     async fn run(&self, cx: &Context<'_>) -> Result<Retired, Failure> {
         let (prepared, provisioned) = (cx.output::<Prerequisites>()?, cx.output::<Provisioning>()?);
         let new_snapshot = backed_up(cx, &prepared).await?;
-        let mut retired = Retired { old_cluster: None, new_snapshot, final_snapshot: None, ledger_kept: Vec::new() };
+        let (ledger_kept, schema_removed) = (Vec::new(), Vec::new());
+        let mut retired =
+            Retired { old_cluster: None, new_snapshot, final_snapshot: None, ledger_kept, schema_removed };
         if let Some(old) = old_blue(cx, &prepared, &provisioned).await? {
             until_quiet(cx).await?;
             stop_watching(cx, &prepared, &provisioned).await?;
             retired.old_cluster = Some(old.id.to_string());
+            unprotected(cx, &prepared, &provisioned).await?;
             delete_deployment(cx, &provisioned, &old).await?;
             retired.final_snapshot = retire(cx, &prepared, &provisioned).await?;
         } else {
             stop_watching(cx, &prepared, &provisioned).await?;
         }
         delete_group(cx, GroupScope::Cluster, prepared.groups.blue_cluster.clone()).await?;
-        retired.ledger_kept = remove_schema(cx).await?;
+        let removed = remove_schema(cx).await?;
+        (retired.ledger_kept, retired.schema_removed) = (removed.kept, removed.databases);
         cx.world().agents.farewell(SETTLE).await?;
         Ok(retired)
     }
@@ -231,10 +238,7 @@ async fn retire(
             return Ok(Look::NotYet(format!("{} is {}", old.id, old.status)));
         }
         if old.deletion_protection {
-            let off =
-                ClusterChange { deletion_protection: Some(false), apply_immediately: true, ..ClusterChange::default() };
-            let answer = rds.modify_cluster(&old.id, &off).await;
-            answer.map_err(|error| failed(format!("turning deletion protection of {} off", old.id), error))?;
+            protection_off(rds, &old).await?;
             return Ok(Look::NotYet("its deletion protection was on".into()));
         }
         if let Some(instance) = next_member(&old) {
@@ -249,6 +253,32 @@ async fn retire(
         FinalSnapshot::Take(id) => Some(id),
         FinalSnapshot::Skip => None,
     })
+}
+
+/// Whether the old side was protected is kept: it is what was there before.
+async fn unprotected(cx: &Context<'_>, prepared: &Prepared, provisioned: &Provisioned) -> Result<(), Failure> {
+    let rds = &*cx.world().rds;
+    let old = || old_blue(cx, prepared, provisioned);
+    let there = async { Ok(old().await?.is_some_and(|old| old.deletion_protection)) };
+    let look = |_: &bool| async {
+        Ok(match old().await? {
+            Some(old) if old.deletion_protection => Look::NotYet(format!("{} is protected", old.id)),
+            _ => Look::There(()),
+        })
+    };
+    let act = |_: &bool| async {
+        match old().await?.filter(|old| old.deletion_protection) {
+            Some(old) => protection_off(rds, &old).await,
+            None => Ok(()),
+        }
+    };
+    cx.effect("old-protection", there, look, act).await
+}
+
+async fn protection_off(rds: &dyn Rds, old: &Cluster) -> Result<(), Failure> {
+    let off = ClusterChange { deletion_protection: Some(false), apply_immediately: true, ..ClusterChange::default() };
+    let answer = rds.modify_cluster(&old.id, &off).await;
+    answer.map(drop).map_err(|error| failed(format!("turning deletion protection of {} off", old.id), error))
 }
 
 /// A reader while there is one, then the writer.
@@ -277,7 +307,7 @@ async fn delete_member(cx: &Context<'_>, rds: &dyn Rds, id: &InstanceId) -> Resu
 }
 
 /// The ledger goes last, and only where no verdict is open.
-async fn remove_schema(cx: &Context<'_>) -> Result<Vec<(String, String)>, Failure> {
+async fn remove_schema(cx: &Context<'_>) -> Result<SchemaRemoved, Failure> {
     let ledger = fresh_job(cx, "ledger", Side::Green, &LedgerStatus {}, SHORT_JOB).await?;
     if ledger.open_verdicts > 0 {
         cx.warn(codes::LEDGER_KEPT, format!("{} verdicts are open", ledger.open_verdicts));
@@ -286,7 +316,7 @@ async fn remove_schema(cx: &Context<'_>) -> Result<Vec<(String, String)>, Failur
     for (database, why) in &removed.kept {
         cx.warn(codes::LEDGER_KEPT, format!("the ledger stays in {database}: {why}"));
     }
-    Ok(removed.kept)
+    Ok(removed)
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ mod tests;
 
 use std::time::Duration;
 
+pub(crate) use shared::Recorded;
+
 use engine::{Plan, Retry};
 
 use crate::{monitors, spec::UpgradeSpec, world::Upgrade};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use engine::{Failure, FailureClass, Gate, Look, Reversal, Step, StepId, Wait};
 use proto::{
-    jobs::{Compare, CompareSchema, Compared, SchemaDifferences},
+    jobs::{Compare, CompareSchema, Compared, SchemaDifferences, TableCompared},
     side::Side,
 };
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,42 @@ pub struct Verified {
     pub rounds: u32,
     /// Tables that were not proven exactly, with the reason.
     pub unproven: Vec<(String, String)>,
+    /// Objects of both catalogues that were compared.
+    #[serde(default)]
+    pub objects: Option<u64>,
+    /// Every database: its tables, and its rows on blue.
+    #[serde(default)]
+    pub databases: Vec<DatabaseCompared>,
+    /// The tables with most rows, [`TABLES_NAMED_MAX`] at most.
+    #[serde(default)]
+    pub largest: Vec<TableCompared>,
+    /// Business queries that gave the same answer on both sides.
+    #[serde(default)]
+    pub queries_equal: Vec<String>,
+}
+
+/// Tables whose rows the journal keeps; the others are counted by database.
+pub const TABLES_NAMED_MAX: usize = 500;
+
+/// What was compared in one database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseCompared {
+    pub database: String,
+    pub tables: u64,
+    pub rows: u64,
+}
+
+impl DatabaseCompared {
+    /// Of each database, by name.
+    pub(super) fn of(tables: &[TableCompared]) -> Vec<DatabaseCompared> {
+        let mut databases = std::collections::BTreeMap::<&str, (u64, u64)>::new();
+        for table in tables {
+            let (count, rows) = databases.entry(&table.table.database).or_default();
+            (*count, *rows) = (*count + 1, rows.saturating_add(table.blue_rows));
+        }
+        let all = databases.into_iter();
+        all.map(|(database, (tables, rows))| DatabaseCompared { database: database.to_owned(), tables, rows }).collect()
+    }
 }
 
 impl Step<Upgrade> for ReplicatingData {
@@ -49,7 +85,7 @@ impl Step<Upgrade> for ReplicatingData {
         let seeing = targets(prepared.production.clone(), &prepared.blue, Some(&provisioned.green));
         publish(cx, replicating_wish(cx.spec(), seeing), SETTLE).await?;
         let lag = until_drained(cx).await?;
-        same_schema(cx).await?;
+        let objects = same_schema(cx).await?.objects;
         let compared = compare(cx).await?;
         let differences = compared.differences();
         if !differences.is_empty() {
@@ -63,6 +99,15 @@ impl Step<Upgrade> for ReplicatingData {
             queries: compared.queries.len() as u64,
             rounds: compared.rounds,
             unproven: compared.unproven(),
+            objects: Some(objects),
+            databases: DatabaseCompared::of(&compared.tables),
+            queries_equal: compared
+                .queries
+                .iter()
+                .filter(|query| query.equal)
+                .map(|query| query.name.clone())
+                .collect(),
+            largest: largest(compared.tables),
         })
     }
 
@@ -73,6 +118,13 @@ impl Step<Upgrade> for ReplicatingData {
     async fn undo(&self, _: &Context<'_>) -> Result<(), Failure> {
         Ok(())
     }
+}
+
+/// The tables with most rows first.
+fn largest(mut tables: Vec<TableCompared>) -> Vec<TableCompared> {
+    tables.sort_by(|a, b| b.blue_rows.cmp(&a.blue_rows).then_with(|| a.table.cmp(&b.table)));
+    tables.truncate(TABLES_NAMED_MAX);
+    tables
 }
 
 /// Waits until every gate has held for the sustained time; lag that never drains fails for good.
@@ -126,4 +178,28 @@ async fn compare(cx: &Context<'_>) -> Result<Compared, Failure> {
         prefer_reader: true,
     };
     job(cx, "compare", Side::Blue, &body, Duration::from_secs(spec.seconds_max)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::jobs::Table;
+
+    use super::*;
+
+    #[test]
+    fn of_tables_the_five_hundred_with_most_rows_are_named_and_all_are_counted_by_database() {
+        let table = |n: u64| TableCompared {
+            table: Table { database: format!("d{}", n % 2), schema: "public".into(), name: format!("t{n}") },
+            equal: true,
+            blue_rows: n,
+            green_rows: n,
+            rounds: 1,
+        };
+        let tables: Vec<TableCompared> = (0..502).map(table).collect();
+        let databases = DatabaseCompared::of(&tables);
+        let counted: Vec<_> = databases.iter().map(|one| (one.database.as_str(), one.tables, one.rows)).collect();
+        assert_eq!(counted, [("d0", 251, 62_750), ("d1", 251, 63_001)]);
+        let named: Vec<u64> = largest(tables).iter().map(|one| one.blue_rows).collect();
+        assert_eq!((named.len(), named[0], named[499]), (TABLES_NAMED_MAX, 501, 2));
+    }
 }

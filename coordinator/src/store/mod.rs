@@ -18,7 +18,7 @@ use proto::epoch::StoreId;
 use crate::link::{Wish, WishKeeper};
 
 pub use postgres::{ConnectError, OpenError as PostgresOpenError, Place, PostgresStore, Tls};
-pub use samples::{About, SAMPLES_MAX, Sample};
+pub use samples::{About, AgentVersion, SAMPLES_MAX, Sample};
 pub use sqlite::{OpenError, SqliteStore};
 
 /// A journal, and what is kept beside it.

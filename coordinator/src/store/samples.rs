@@ -12,6 +12,7 @@ use super::Store;
 use super::rows::signed;
 use super::sqlite::{Refusal, SqliteStore};
 use crate::link::{Wish, WishKeeper};
+use crate::operator::PlanView;
 
 /// Samples kept of one run unless the store is told another number; the oldest go first.
 pub const SAMPLES_MAX: u32 = 20_000;
@@ -36,6 +37,19 @@ pub struct About {
     pub asked_by: String,
     /// Of the plan that was shown.
     pub plan_digest: String,
+    /// The plan itself, with what preflight found.
+    pub plan: Option<PlanView>,
+    /// The version of the coordinator that began it.
+    pub program: String,
+    /// The agents' versions then.
+    pub agents: Vec<AgentVersion>,
+}
+
+/// Which version of the program an agent is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentVersion {
+    pub agent: AgentId,
+    pub version: String,
 }
 
 impl Store for SqliteStore {

@@ -71,7 +71,8 @@ pub(super) async fn admit(State(guard): State<Guard>, mut request: Request, next
     request.extensions_mut().insert(Visitor { caller, guard, shown, from });
     let mut answer = next.run(request).await;
     for (name, value) in RULES {
-        answer.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        // The report has a rule of its own.
+        answer.headers_mut().entry(HeaderName::from_static(name)).or_insert(HeaderValue::from_static(value));
     }
     answer
 }

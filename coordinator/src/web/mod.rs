@@ -15,6 +15,7 @@ mod journal;
 mod live;
 mod one;
 mod parameters;
+mod report;
 mod seen;
 #[cfg(test)]
 mod testing;
@@ -69,6 +70,7 @@ pub fn router(operator: Operator, live_max: usize) -> Router {
         .route("/upgrades/{id}/ask", post(act::ask).layer(DefaultBodyLimit::max(FORM_BYTES_MAX)))
         .route("/explain/{code}", get(explain))
         .route("/assets/{version}/{name}", get(assets::asset))
+        .route("/upgrades/{id}/report.html", get(report::page))
         .with_state(site)
 }
 

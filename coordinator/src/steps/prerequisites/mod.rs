@@ -15,8 +15,8 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use parameters::GroupNames;
 pub(crate) use parameters::delete_group;
+pub use parameters::{GroupNames, Setting};
 
 use super::{
     codes, deletion,
@@ -45,6 +45,12 @@ pub struct Prepared {
     pub databases: u64,
     pub quiesced: Quiesced,
     pub reboot_unavailable_ms: Option<u64>,
+    /// Databases that got schema `upgrade_pilot`.
+    #[serde(default)]
+    pub schema_in: Vec<String>,
+    /// What was set in our groups besides what the user had set.
+    #[serde(default)]
+    pub settings: Vec<Setting>,
 }
 
 /// Our jobs that only touch a few rows or objects.
@@ -72,7 +78,8 @@ impl Step<Upgrade> for Prerequisites {
         cx.world().agents.aim(targets(production.clone(), &blue, None));
         delete_leftovers(cx, &start).await?;
         let snapshot = snapshot(cx, &start).await?;
-        job(cx, "install-schema", Side::Blue, &InstallSchema { upgrade: cx.run_id().to_string() }, SHORT_JOB).await?;
+        let schema = InstallSchema { upgrade: cx.run_id().to_string() };
+        let schema_in = job(cx, "install-schema", Side::Blue, &schema, SHORT_JOB).await?.databases;
         replica_identities(cx).await?;
         if cx.recall::<Timestamp>("quiesce").is_none() {
             // Nothing is quieted for days only because the window has not come.
@@ -93,6 +100,8 @@ impl Step<Upgrade> for Prerequisites {
             groups,
             quiesced,
             reboot_unavailable_ms,
+            schema_in,
+            settings: parameters::settings(&start),
         })
     }
 
@@ -145,16 +154,16 @@ pub(crate) fn gate(preflight: &Preflight, spec: &UpgradeSpec, begun: bool) -> Ga
 
 /// What was read once, before anything was touched.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Start {
-    pub(super) blue: Recorded,
+pub(crate) struct Start {
+    pub(crate) blue: Recorded,
     pub(super) production: Endpoint,
-    pub(super) target: Target,
-    pub(super) from_version: String,
+    pub(crate) target: Target,
+    pub(crate) from_version: String,
     pub(super) databases: u64,
     /// Running settings that limits are computed from.
     pub(super) settings: std::collections::BTreeMap<String, String>,
     /// The groups that the user has on the cluster and on its writer.
-    pub(super) users: parameters::UserGroups,
+    pub(crate) users: parameters::UserGroups,
     /// What earlier upgrades left, to be deleted first.
     #[serde(default)]
     pub(super) leftovers: Vec<Leftover>,

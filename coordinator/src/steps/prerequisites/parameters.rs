@@ -30,14 +30,25 @@ pub struct GroupNames {
 
 /// The groups that were there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::steps) struct UserGroups {
-    cluster: ParameterGroupName,
-    cluster_family: Family,
-    instance: ParameterGroupName,
+pub(crate) struct UserGroups {
+    pub(crate) cluster: ParameterGroupName,
+    pub(crate) cluster_family: Family,
+    pub(crate) instance: ParameterGroupName,
+}
+
+/// One setting of ours, for those who read what was changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    pub name: String,
+    /// What ran before, where it was read.
+    pub before: Option<String>,
+    pub value: String,
+    /// Green has it too, and the new production keeps it.
+    pub on_green: bool,
 }
 
 impl UserGroups {
-    pub(in crate::steps) fn of(facts: &Facts) -> UserGroups {
+    pub(super) fn of(facts: &Facts) -> UserGroups {
         UserGroups {
             cluster: facts.groups.cluster.name.clone(),
             cluster_family: facts.groups.cluster.family.clone(),
@@ -68,6 +79,19 @@ fn wanted(databases: u64, running: &BTreeMap<String, String>) -> BTreeMap<&'stat
     wanted
 }
 
+/// What the logging of schema changes needs, on blue only.
+const LOG_DDL: (&str, &str) = ("log_statement", "ddl");
+
+/// What is set in our groups besides what the user set.
+pub(super) fn settings(start: &Start) -> Vec<Setting> {
+    let before = |name: &str| start.settings.get(name).cloned();
+    let wanted = wanted(start.databases, &start.settings).into_iter();
+    let both = wanted.map(|(name, value)| Setting { name: name.into(), before: before(name), value, on_green: true });
+    let (name, value) = LOG_DDL;
+    let blue = Setting { name: name.into(), before: before(name), value: value.into(), on_green: false };
+    both.chain([blue]).collect()
+}
+
 /// What the running server still lacks, as sentences; empty when a deployment can be made.
 pub(super) fn unmet(seen: &Inspection, databases: u64) -> Vec<String> {
     let setting = |name: &str| seen.settings.get(name).map(String::as_str);
@@ -96,7 +120,7 @@ pub(super) async fn put_in_place(cx: &Context<'_>, start: &Start) -> Result<Grou
     let users = &start.users;
     let wanted = wanted(start.databases, &start.settings);
     let mut on_blue = wanted.clone();
-    on_blue.insert("log_statement", "ddl".to_owned());
+    on_blue.insert(LOG_DDL.0, LOG_DDL.1.to_owned());
     let copy = |scope, from, name, family, extra| copy_group(cx, Copy { scope, from, name, family, extra });
     copy(GroupScope::Cluster, &users.cluster, &groups.blue_cluster, &users.cluster_family, &on_blue).await?;
     let target = &start.target.family;

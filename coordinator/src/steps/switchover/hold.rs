@@ -18,6 +18,7 @@ use crate::{
     steps::{
         codes,
         provisioning::replicating_wish,
+        replicating_data::DatabaseCompared,
         shared::{Context, fresh_job},
     },
     world::hold_ack_max,
@@ -42,6 +43,12 @@ pub struct Held {
     pub unproven: Vec<String>,
     /// From the first word of the hold to the call, in milliseconds.
     pub prepared_ms: u64,
+    /// Milliseconds of the marker, by database.
+    #[serde(default)]
+    pub markers: Vec<(String, u64)>,
+    /// Tables that were compared inside the hold, with their rows, by database; `None` when nothing was compared.
+    #[serde(default)]
+    pub compared: Option<Vec<DatabaseCompared>>,
 }
 
 /// The window as the agents are told it: announced, or open.
@@ -68,10 +75,10 @@ pub(super) async fn everything(cx: &Context<'_>, sides: &Sides) -> Result<Held, 
     settle(cx, wish).await?;
     let acts = async {
         let ended = end_sessions(cx).await?;
-        let unproven = compare_written(cx).await?;
-        Ok((ended, unproven, marker(cx).await?))
+        let written = compare_written(cx).await?;
+        Ok((ended, written, marker(cx).await?))
     };
-    let (ended, unproven, marker_ms) = tokio::select! {
+    let (ended, written, markers) = tokio::select! {
         done = acts => done?,
         lost = one_is_lost(cx) => return Err(lost),
     };
@@ -80,8 +87,10 @@ pub(super) async fn everything(cx: &Context<'_>, sides: &Sides) -> Result<Held, 
         ended: ended.len() as u64,
         recorded: ended.iter().filter(|session| session.recorded.is_some()).count() as u64,
         refused: ended.iter().filter_map(refusal).collect(),
-        marker_ms,
-        unproven,
+        marker_ms: slowest(&markers).unwrap_or_default(),
+        unproven: written.unproven,
+        compared: written.compared,
+        markers,
         prepared_ms: u64::try_from(cx.clock().mono().since(began).as_millis()).unwrap_or(u64::MAX),
     })
 }
@@ -144,10 +153,17 @@ fn refusal(session: &EndedSession) -> Option<String> {
     Some(format!("pid {} of {}: {why}", session.session.pid, session.session.user.as_deref().unwrap_or("?")))
 }
 
-async fn compare_written(cx: &Context<'_>) -> Result<Vec<String>, Failure> {
+/// What was written since its last clean comparison, compared again.
+struct Written {
+    compared: Option<Vec<DatabaseCompared>>,
+    unproven: Vec<String>,
+}
+
+async fn compare_written(cx: &Context<'_>) -> Result<Written, Failure> {
     let spec = &cx.spec().verify;
     if spec.hold_budget_ms == 0 {
-        return Ok(vec!["nothing was compared inside the hold: verify.hold_budget_ms is 0".into()]);
+        let unproven = vec!["nothing was compared inside the hold: verify.hold_budget_ms is 0".into()];
+        return Ok(Written { compared: None, unproven });
     }
     let body = Compare {
         queries: spec.queries.clone(),
@@ -167,21 +183,22 @@ async fn compare_written(cx: &Context<'_>) -> Result<Vec<String>, Failure> {
     if !unproven.is_empty() {
         cx.warn(codes::UNPROVEN, format!("not proven exactly inside the hold: {}", unproven.join(", ")));
     }
-    Ok(unproven)
+    Ok(Written { compared: Some(DatabaseCompared::of(&compared.tables)), unproven })
 }
 
-async fn marker(cx: &Context<'_>) -> Result<u64, Failure> {
+fn slowest(markers: &[(String, u64)]) -> Option<u64> {
+    markers.iter().map(|(_, ms)| *ms).max()
+}
+
+async fn marker(cx: &Context<'_>) -> Result<Vec<(String, u64)>, Failure> {
     let key = format!("cut-{}", uuid::Uuid::now_v7().simple());
     let deadline = Duration::from_millis(cx.spec().switchover.marker_ms_max);
     let seen = fresh_job(cx, "marker", Side::Blue, &Marker { key }, deadline)
         .await
         .map_err(|failure| failure.with_code(codes::GATE_MISSED))?;
-    match seen.databases.iter().map(|(_, ms)| *ms).max() {
-        Some(ms)
-            if seen.databases.len() as u64 >= cx.output::<crate::steps::prerequisites::Prerequisites>()?.databases =>
-        {
-            Ok(ms)
-        }
+    let databases = cx.output::<crate::steps::prerequisites::Prerequisites>()?.databases;
+    match slowest(&seen.databases) {
+        Some(_) if seen.databases.len() as u64 >= databases => Ok(seen.databases),
         _ => Err(Failure::transient(codes::NOT_MEASURED, "sending a marker through every database")
             .because(format!("it passed {} databases", seen.databases.len()))),
     }
