@@ -27,6 +27,10 @@ use crate::step::{AnyStep, Domain, Gate, Why};
 use crate::writer::{Refused, Writer};
 
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
+/// A leave that was given is good for so long: a step that waits for its own gate meanwhile asks again.
+const LEAVE_FRESH: Duration = Duration::from_secs(30);
+/// A check is asked again when asking for leave took longer than this.
+const CHECK_FRESH: Duration = Duration::from_secs(1);
 
 /// See [`Driver::run`].
 pub(crate) async fn drive<D: Domain>(driver: Driver<D>, stop: CancellationToken) -> Result<Ended, DriveError> {
@@ -96,7 +100,7 @@ async fn take_over<D: Domain>(
     }
     let (plan, journal) = (parts.plan, parts.journal);
     let writer = Writer::new(shared.clone(), subject, journal, options, state, signal, lease, mail, stop);
-    let actor = Actor { plan, shared, writer, calm: false, checked: None, tries: 0 };
+    let actor = Actor { plan, shared, writer, calm: false, checked: None, leave: None, tries: 0 };
     let ended = actor.run().await;
     monitors.shutdown().await;
     ended
@@ -124,6 +128,8 @@ struct Actor<D: Domain> {
     calm: bool,
     /// The attempt whose gate was seen open and that has not run since.
     checked: Option<(StepId, u32)>,
+    /// The attempt that was given leave last, and when.
+    leave: Option<(StepId, u32, Mono)>,
     /// How often in a row an undo or a calm has failed to help.
     tries: u32,
 }
@@ -205,7 +211,12 @@ impl<D: Domain> Actor<D> {
         };
         match gate {
             Gate::Open if resumed => {}
-            Gate::Open => self.writer.append(Fact::StepStarted { step: id, attempt }).await?,
+            Gate::Open => {
+                if !self.has_leave(id, attempt, this).await? {
+                    return Ok(false);
+                }
+                self.writer.append(Fact::StepStarted { step: id, attempt }).await?;
+            }
             Gate::Wait { reason, retry_after } => {
                 let until = self.after(retry_after);
                 self.show_waiting(&Why::new(codes::GATE_CLOSED, reason), false, Some(until));
@@ -233,6 +244,26 @@ impl<D: Domain> Actor<D> {
         }
         self.checked = Some((id, attempt));
         Ok(true)
+    }
+
+    /// Asks others before an attempt begins. `false`: not now, decide again.
+    async fn has_leave(&mut self, id: StepId, attempt: u32, this: &Move) -> Result<bool, Refused> {
+        let asked = self.shared.clock.mono();
+        if self.leave.is_some_and(|(step, of, at)| (step, of) == (id, attempt) && asked - at < LEAVE_FRESH) {
+            return Ok(true);
+        }
+        let shared = self.shared.clone();
+        let cx = context(&shared, id, attempt, Doing::Check);
+        let leave = self.writer.attend(Some(id), caught(id, D::leave(&cx))).await.unwrap_or_else(|| Err(dropped()));
+        let now = self.shared.clock.mono();
+        if let Err(failure) = leave {
+            if self.next() == *this {
+                self.failed(id, self.attempt(id), failure, this).await?;
+            }
+            return Ok(false);
+        }
+        self.leave = Some((id, attempt, now));
+        Ok(self.next() == *this && now - asked < CHECK_FRESH)
     }
 
     async fn run_step(&mut self, id: StepId, this: &Move) -> Result<(), Refused> {
