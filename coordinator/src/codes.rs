@@ -65,6 +65,13 @@ codes! {
     /// An agent of a version that does not work with this one.
     OTHER_PROTOCOL = "PU0116";
 
+    /// A hook says no to a step, or says wait for too long.
+    HOOK_VETO = "PU1001";
+    /// A hook could not be asked before a step.
+    HOOK_FAILED = "PU1002";
+    /// A hook was not told of something and is not tried again.
+    HOOK_NOT_TOLD = "PU1003";
+
     /// Ingestion does not do what it was told: a monitor sees it, or an agent says so.
     INGESTION_OFF = "PU0604";
 }

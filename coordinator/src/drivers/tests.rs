@@ -100,6 +100,7 @@ async fn life_on(store: Arc<dyn Store>, outside: &Outside, address: &str) -> Dri
         holder: Holder { id: uuid::Uuid::now_v7().to_string(), address: address.to_owned() },
         lease: Duration::from_secs(3),
         call_timeout: Duration::from_millis(50),
+        hooks: Hooks::none(Clock::system()),
         stop: Stop::new(),
     })
     .await
