@@ -230,7 +230,7 @@ impl Drivers {
             }
             all.insert(id.clone(), running.clone());
         }
-        self.tell(term, &id, subject, &running.about, &running.shape).await;
+        self.tell(term, &id, subject, &running.about, &running.shape);
         if let Some(spec) = spec {
             term.tasks.spawn(self.clone().keep_alive(term.clone(), id, subject.clone(), spec, running));
         } else {

@@ -51,8 +51,7 @@ impl Hooks {
 
 impl Test {
     async fn run(self) -> Result<Exit, Fault> {
-        let config =
-            Config::load(&self.config, &Overrides::default()).map_err(|error| Fault::usage(chain(&error)))?;
+        let config = Config::load(&self.config, &Overrides::default()).map_err(|error| Fault::usage(chain(&error)))?;
         let clock = Clock::system();
         let hooks = All::open(&config.hooks, config.page_url.clone(), clock.clone()).map_err(Fault::usage)?;
         let hook = hooks.all().iter().find(|hook| hook.name == self.name).cloned().ok_or_else(|| {

@@ -17,6 +17,8 @@ use crate::world::Upgrade;
 
 /// How long a driver may take to journal that a hook was given up; it is logged and counted in any case.
 const WARN_WITHIN: Duration = Duration::from_secs(10);
+/// Between two tries of a store that fails.
+const STORE_WAIT: Duration = Duration::from_secs(2);
 
 impl Drivers {
     /// Before a run is created: from its first fact on, every hook is to be told.
@@ -29,63 +31,74 @@ impl Drivers {
     }
 
     /// Tells every hook the news of a run that is driven.
-    pub(super) async fn tell(&self, term: &Term, run: &RunId, subject: &Subject, about: &About, shape: &PlanShape) {
-        let options = &self.0.options;
-        if options.hooks.all().is_empty() {
+    pub(super) fn tell(&self, term: &Term, run: &RunId, subject: &Subject, about: &About, shape: &PlanShape) {
+        if self.0.options.hooks.all().is_empty() {
             return;
         }
-        let marks = match options.store.bookmarks().await {
-            Ok(marks) => marks,
-            Err(error) => {
-                // Without them every hook would be told from now on only, or all of it again: rather all of it.
-                tracing::warn!(upgrade = %run, error = chain(&error), "bookmarks were not read, hooks are told from the start");
-                options.hooks.all().iter().map(|hook| mark(run, hook, Seq(0))).collect()
+        let (drivers, owner, run) = (self.clone(), term.clone(), run.clone());
+        let (about, shape) = (self.about_for_hooks(&run, subject, about), shape.clone());
+        self.during(term, async move {
+            let marks = drivers.bookmarks().await;
+            for hook in drivers.0.options.hooks.all() {
+                let from = marks.iter().find(|mark| mark.run == run && mark.hook == hook.name).map(|mark| mark.next);
+                drivers.spawn_telling(&owner, &run, about.clone(), shape.clone(), hook, from);
             }
-        };
-        for hook in options.hooks.all() {
-            let from = marks.iter().find(|mark| mark.run == *run && mark.hook == hook.name).map(|mark| mark.next);
-            self.spawn_telling(term, run, self.about_for_hooks(run, subject, about), shape.clone(), hook, from);
-        }
+        });
     }
 
     /// Tells what upgrades that have ended still owe to hooks; forgets what is owed to hooks that are gone.
-    pub(super) async fn tell_rest(&self, term: &Term) {
+    pub(super) fn tell_rest(&self, term: &Term) {
+        let (drivers, owner) = (self.clone(), term.clone());
+        self.during(term, async move {
+            for mark in drivers.bookmarks().await {
+                drivers.tell_rest_of(&owner, mark).await;
+            }
+        });
+    }
+
+    async fn tell_rest_of(&self, term: &Term, mark: Bookmark) {
         let options = &self.0.options;
-        let marks = match options.store.bookmarks().await {
-            Ok(marks) => marks,
-            Err(error) => return tracing::warn!(error = chain(&error), "bookmarks were not read"),
+        let Some(hook) = options.hooks.all().iter().find(|hook| hook.name == mark.hook) else {
+            tracing::info!(upgrade = %mark.run, hook = mark.hook, "a hook is gone that had news to be told");
+            options.store.drop_bookmark(&mark.run, &mark.hook).await.ok();
+            return;
         };
-        for mark in marks {
-            let Some(hook) = options.hooks.all().iter().find(|hook| hook.name == mark.hook) else {
-                tracing::info!(upgrade = %mark.run, hook = mark.hook, "a hook is gone that had news to be told");
-                options.store.drop_bookmark(&mark.run, &mark.hook).await.ok();
-                continue;
-            };
-            if self.running(&mark.run).is_some() {
-                continue;
+        if self.running(&mark.run).is_some() {
+            return;
+        }
+        match self.ended(&mark.run).await {
+            Ok(Some((subject, about, shape))) => {
+                let about = self.about_for_hooks(&mark.run, &subject, &about);
+                self.spawn_telling(term, &mark.run, about, shape, hook, Some(mark.next));
             }
-            match self.ended(&mark.run).await {
-                Ok((subject, about, shape)) => {
-                    let about = self.about_for_hooks(&mark.run, &subject, &about);
-                    self.spawn_telling(term, &mark.run, about, shape, hook, Some(mark.next));
-                }
-                // It never came to be, or cannot be read: there is nothing to tell.
-                Err(error) => {
-                    tracing::info!(upgrade = %mark.run, hook = mark.hook, error, "nothing can be told of this");
-                    options.store.drop_bookmark(&mark.run, &mark.hook).await.ok();
-                }
-            }
+            // It is just being created, and told by who drives it.
+            Ok(None) => {}
+            Err(error) => tracing::debug!(upgrade = %mark.run, hook = mark.hook, error, "nothing can be told of this"),
         }
     }
 
-    async fn ended(&self, run: &RunId) -> Result<(Subject, About, PlanShape), String> {
+    /// All bookmarks, as soon as the store can be read.
+    async fn bookmarks(&self) -> Vec<Bookmark> {
+        loop {
+            match self.0.options.store.bookmarks().await {
+                Ok(marks) => return marks,
+                Err(error) => tracing::debug!(error = chain(&error), "bookmarks were not read, trying again"),
+            }
+            self.0.options.clock.sleep(STORE_WAIT).await;
+        }
+    }
+
+    async fn ended(&self, run: &RunId) -> Result<Option<(Subject, About, PlanShape)>, String> {
         let options = &self.0.options;
         let info = options.store.info(run).await.map_err(|error| chain(&error))?;
+        if info.outcome.is_none() {
+            return Ok(None);
+        }
         let (about, _) = options.store.about(run).await.map_err(|error| chain(&error))?;
         let facts = engine::journal::entries::<Upgrade>(&*options.store, run, Seq(0)).await;
         let spec = facts.map_err(|error| chain(&error)).map(|facts| spec_of(&facts))?;
         let shape = spec.map(|spec| (options.plans)(&spec).shape().clone()).unwrap_or_default();
-        Ok((info.subject, about, shape))
+        Ok(Some((info.subject, about, shape)))
     }
 
     fn about_for_hooks(&self, run: &RunId, subject: &Subject, about: &About) -> hooks::About {
@@ -123,12 +136,16 @@ impl Drivers {
             from,
             on_given_up: self.warn_of(run),
         };
+        self.during(term, telling.run());
+    }
+
+    /// At the end of the term it is dropped where it stands: whoever leads next goes on at the bookmark.
+    fn during(&self, term: &Term, work: impl Future<Output = ()> + Send + 'static) {
         let over = term.token.clone();
-        // At the end of the term it is dropped where it stands: whoever leads next goes on at the bookmark.
         term.tasks.spawn(async move {
             tokio::select! {
                 () = over.cancelled() => {}
-                () = telling.run() => {}
+                () = work => {}
             }
         });
     }
@@ -146,8 +163,4 @@ impl Drivers {
             })
         })
     }
-}
-
-fn mark(run: &RunId, hook: &Hook, next: Seq) -> Bookmark {
-    Bookmark { run: run.clone(), hook: hook.name.clone(), next }
 }

@@ -197,18 +197,20 @@ mod tests {
     #[test]
     fn any_bytes_of_a_hook_are_judged() {
         let target = runtime::tried::Target::new(env!("CARGO_MANIFEST_DIR"), "hook-answers");
-        target.seed(r#"{"decision":"wait","reason":"x"}"#).words(&["\"decision\":", "\"go\"", "\"veto\""]).run(|bytes| {
-            let body = String::from_utf8_lossy(bytes).into_owned();
-            let said = |heard: &Heard| match judge(true, heard) {
-                Ok(Said::Go) => "go",
-                Ok(Said::Wait(reason) | Said::Veto(reason)) => {
-                    assert!(reason.chars().count() <= REASON_CHARS_MAX + 1 && !reason.contains('\n'));
-                    "held"
-                }
-                Err(_) => "failed",
-            };
-            let exit = Heard::Exit { code: Some(75), out: body.clone(), err: body.clone() };
-            format!("{} {}", said(&http(200, &body)), said(&exit))
-        });
+        target.seed(r#"{"decision":"wait","reason":"x"}"#).words(&["\"decision\":", "\"go\"", "\"veto\""]).run(
+            |bytes| {
+                let body = String::from_utf8_lossy(bytes).into_owned();
+                let said = |heard: &Heard| match judge(true, heard) {
+                    Ok(Said::Go) => "go",
+                    Ok(Said::Wait(reason) | Said::Veto(reason)) => {
+                        assert!(reason.chars().count() <= REASON_CHARS_MAX + 1 && !reason.contains('\n'));
+                        "held"
+                    }
+                    Err(_) => "failed",
+                };
+                let exit = Heard::Exit { code: Some(75), out: body.clone(), err: body.clone() };
+                format!("{} {}", said(&http(200, &body)), said(&exit))
+            },
+        );
     }
 }

@@ -17,7 +17,7 @@ mod preset;
 pub mod settings;
 pub mod telling;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod wires;
 
 use std::collections::BTreeSet;
@@ -71,7 +71,10 @@ pub enum Target {
     Command(Vec<String>),
     Http(Endpoint),
     Slack(Endpoint),
-    Pagerduty { endpoint: Endpoint, routing_key_file: PathBuf },
+    Pagerduty {
+        endpoint: Endpoint,
+        routing_key_file: PathBuf,
+    },
 }
 
 /// An address, and what is sent along. Files are read at every call, so that what is in them may change.
@@ -121,8 +124,12 @@ pub enum OnVeto {
 /// The way to the endpoints and commands; tests have another.
 pub trait Carrier: Send + Sync {
     /// One try.
-    fn carry<'a>(&'a self, hook: &'a Hook, notice: &'a Notice, within: Duration)
-    -> BoxFuture<'a, Result<Heard, Trouble>>;
+    fn carry<'a>(
+        &'a self,
+        hook: &'a Hook,
+        notice: &'a Notice,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Heard, Trouble>>;
 }
 
 impl Hook {

@@ -86,7 +86,9 @@ impl Told<'_> {
         }
         for (monitor, alarm) in &before.alarms {
             if !self.after.alarms.contains_key(monitor) {
-                self.tell(Point::ALARM, "cleared", |notice| alarm_of(notice, monitor.as_str(), level(alarm), alarm.why()));
+                self.tell(Point::ALARM, "cleared", |notice| {
+                    alarm_of(notice, monitor.as_str(), level(alarm), alarm.why())
+                });
             }
         }
         if let Some((at, why)) = &before.person
@@ -136,7 +138,9 @@ impl Told<'_> {
             // Figures in its text change all the time; that is no news.
             let same = |known: &Alarm| level(known) == level(alarm) && known.why().code == alarm.why().code;
             if !before.alarms.get(monitor).is_some_and(same) {
-                self.tell(Point::ALARM, "raised", |notice| alarm_of(notice, monitor.as_str(), level(alarm), alarm.why()));
+                self.tell(Point::ALARM, "raised", |notice| {
+                    alarm_of(notice, monitor.as_str(), level(alarm), alarm.why())
+                });
             }
         }
         for (name, (step, why)) in &after.approvals {

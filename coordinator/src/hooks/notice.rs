@@ -130,7 +130,8 @@ impl Notice {
             _ => "done",
         };
         let delivery = format!("test/{}", uuid::Uuid::now_v7());
-        let mut notice = about.notice(delivery, point, outcome, at).reason(None, "this is a test: nothing has happened");
+        let mut notice =
+            about.notice(delivery, point, outcome, at).reason(None, "this is a test: nothing has happened");
         notice.test = true;
         if point == Point::ALARM || point == Point::APPROVAL_WANTED {
             notice.subject = Some("test".to_owned());
@@ -154,7 +155,9 @@ impl Notice {
                 format!("alarm of {subject} ({})", self.level.as_deref().unwrap_or_default())
             }
             (Point::ALARM, _) => format!("alarm of {subject} is over"),
-            (Point::POINT_OF_NO_RETURN, _) => "production has moved to the new version; nothing is undone any more".into(),
+            (Point::POINT_OF_NO_RETURN, _) => {
+                "production has moved to the new version; nothing is undone any more".into()
+            }
             (Point::FINISHED, "succeeded") => "the upgrade succeeded".to_owned(),
             (Point::FINISHED, "unwound") => "the upgrade failed and was unwound; the cluster is as before".to_owned(),
             (Point::FINISHED, "refused") => "the upgrade was refused; nothing was touched".to_owned(),

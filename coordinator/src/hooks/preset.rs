@@ -119,7 +119,9 @@ mod tests {
         let section = &message["blocks"][0];
         assert_eq!((&section["type"], &section["text"]["type"]), (&"section".into(), &"mrkdwn".into()));
         let text = section["text"]["text"].as_str().unwrap();
-        assert!(text.starts_with("*test 14.9 → 16.9: approval reboot is wanted*\n&lt;!channel&gt; &lt;script&gt;&amp;"));
+        assert!(
+            text.starts_with("*test 14.9 → 16.9: approval reboot is wanted*\n&lt;!channel&gt; &lt;script&gt;&amp;")
+        );
         assert!(text.ends_with("next: `pilot approve up-test reboot`") && text.chars().count() <= 3000, "{text}");
         let context = &message["blocks"][1];
         assert_eq!((&context["type"], context["elements"].as_array().unwrap().len()), (&"context".into(), 1));
@@ -138,8 +140,7 @@ mod tests {
         assert_eq!(event["routing_key"].as_str().unwrap().len(), 32);
         assert_eq!((&event["event_action"], &event["dedup_key"]), (&"trigger".into(), &"up-test/alarm/test".into()));
         let payload = event["payload"].as_object().unwrap();
-        let known =
-            ["summary", "source", "severity", "timestamp", "component", "group", "class", "custom_details"];
+        let known = ["summary", "source", "severity", "timestamp", "component", "group", "class", "custom_details"];
         assert!(payload.keys().all(|key| known.contains(&key.as_str())), "{event}");
         assert!(payload["summary"].as_str().unwrap().chars().count() <= 1024);
         assert!(payload["source"].as_str().unwrap().starts_with("arn:aws:rds:"));

@@ -117,9 +117,11 @@ pub(super) fn allowed(url: &str, plain_http: bool) -> Result<(), String> {
     match url.split("://").next() {
         Some("https") => Ok(()),
         Some("http") if plain_http || tls::is_loopback_url(url) => Ok(()),
-        Some("http") => Err("http:// leads to another machine without protection; write https://, or plain_http = true \
+        Some("http") => {
+            Err("http:// leads to another machine without protection; write https://, or plain_http = true \
                              if the way there is protected"
-            .to_owned()),
+                .to_owned())
+        }
         _ => Err("the address begins neither with https:// nor with http://".to_owned()),
     }
 }
@@ -224,9 +226,13 @@ impl HookSettings {
             Kind::Http => Target::Http(self.endpoint(None, clock)?),
             Kind::Slack => Target::Slack(self.endpoint(None, clock)?),
             Kind::Pagerduty => {
-                let key = self.routing_key_file.clone().ok_or("routing_key_file: write the file of the integration's key")?;
+                let key =
+                    self.routing_key_file.clone().ok_or("routing_key_file: write the file of the integration's key")?;
                 readable("routing_key_file", &key)?;
-                Target::Pagerduty { endpoint: self.endpoint(Some(preset::PAGERDUTY_URL), clock)?, routing_key_file: key }
+                Target::Pagerduty {
+                    endpoint: self.endpoint(Some(preset::PAGERDUTY_URL), clock)?,
+                    routing_key_file: key,
+                }
             }
         })
     }
@@ -258,7 +264,9 @@ impl HookSettings {
         let plain = matches!(&url, Url::Given(url) if url.starts_with("http://"));
         let client = match plain && self.ca_file.is_none() {
             true => Client::plain(clock.clone()),
-            false => Client::new(self.ca_file.as_deref(), clock.clone()).map_err(|error| format!("ca_file: {error}"))?,
+            false => {
+                Client::new(self.ca_file.as_deref(), clock.clone()).map_err(|error| format!("ca_file: {error}"))?
+            }
         };
         Ok(Endpoint {
             url,

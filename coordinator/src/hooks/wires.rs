@@ -62,8 +62,7 @@ impl Wires {
         settings::allowed(&url, endpoint.plain_http).map_err(Trouble::lasting)?;
         let headers = headers(endpoint, notice, &body, &self.clock)?;
         let body = Bytes::from(body);
-        let call =
-            Call { method: Method::POST, url: &url, headers, body, within, answer_bytes_max: ANSWER_BYTES_MAX };
+        let call = Call { method: Method::POST, url: &url, headers, body, within, answer_bytes_max: ANSWER_BYTES_MAX };
         let answer = endpoint.client.call(call).await.map_err(|error| match error {
             CallError::Address(_) => Trouble::lasting(error),
             CallError::Unreached(_) | CallError::Late(_) | CallError::Broken(_) => Trouble::passing(error),
@@ -89,9 +88,7 @@ impl Carrier for Wires {
             match &hook.target {
                 Target::Command(command) => self.run(command, notice, within).await,
                 Target::Http(endpoint) => self.post(endpoint, notice, notice.json(), within).await,
-                Target::Slack(endpoint) => {
-                    self.post(endpoint, notice, preset::slack(notice).to_string(), within).await
-                }
+                Target::Slack(endpoint) => self.post(endpoint, notice, preset::slack(notice).to_string(), within).await,
                 Target::Pagerduty { endpoint, routing_key_file } => {
                     let key = secret(routing_key_file)?;
                     match preset::pagerduty(notice, &key) {

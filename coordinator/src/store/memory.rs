@@ -124,8 +124,10 @@ impl Store for MemoryStore {
     }
 
     fn bookmarks(&self) -> Answer<'_, Vec<Bookmark>> {
-        let mark = |((run, hook), next): (&(RunId, String), &Seq)| {
-            Bookmark { run: run.clone(), hook: hook.clone(), next: *next }
+        let mark = |((run, hook), next): (&(RunId, String), &Seq)| Bookmark {
+            run: run.clone(),
+            hook: hook.clone(),
+            next: *next,
         };
         Box::pin(async move { Ok(self.marks.lock().unwrap().iter().map(mark).collect()) })
     }

@@ -2,7 +2,7 @@
 //! of the address that was given only: a redirect is an answer like any other. Errors never name the address, which may be a secret.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -26,8 +26,16 @@ const HEAD_BYTES_MAX: usize = 32 << 10;
 /// Asks servers. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
-    tls: Option<TlsConnector>,
+    trust: Trust,
     clock: Clock,
+}
+
+#[derive(Clone)]
+enum Trust {
+    Nobody,
+    These(TlsConnector),
+    /// Read when it is first needed.
+    TheSystems(Arc<OnceLock<Result<TlsConnector, String>>>),
 }
 
 /// What is asked.
@@ -68,21 +76,21 @@ pub enum CallError {
 }
 
 impl Client {
-    /// Trusts the authorities in `ca_file`, or else the system's.
+    /// Trusts the authorities in `ca_file`, or else the system's, which are read with the first call.
     ///
     /// # Errors
-    /// What is wrong with the file, or that the system has none.
+    /// What is wrong with the file.
     pub fn new(ca_file: Option<&Path>, clock: Clock) -> Result<Client, String> {
-        let config = match ca_file {
-            Some(path) => tls::trusting(path)?,
-            None => tls::trusting_as_the_system()?,
+        let trust = match ca_file {
+            Some(path) => Trust::These(TlsConnector::from(Arc::new(tls::trusting(path)?))),
+            None => Trust::TheSystems(Arc::default()),
         };
-        Ok(Client { tls: Some(TlsConnector::from(Arc::new(config))), clock })
+        Ok(Client { trust, clock })
     }
 
     /// For `http://` only.
     pub fn plain(clock: Clock) -> Client {
-        Client { tls: None, clock }
+        Client { trust: Trust::Nobody, clock }
     }
 
     /// Asks, once.
@@ -113,7 +121,12 @@ impl Client {
         if !protected {
             return exchange(stream, &uri, call).await;
         }
-        let Some(tls) = &self.tls else { return Err(address("it is not http://".to_owned())) };
+        let systems = || tls::trusting_as_the_system().map(|config| TlsConnector::from(Arc::new(config)));
+        let tls = match &self.trust {
+            Trust::Nobody => return Err(address("it is not http://".to_owned())),
+            Trust::These(tls) => tls,
+            Trust::TheSystems(read) => read.get_or_init(systems).as_ref().map_err(|why| address(why.clone()))?,
+        };
         let name = ServerName::try_from(host).map_err(|error| address(error.to_string()))?;
         let stream = tls.connect(name, stream).await.map_err(|error| unreached(&error))?;
         exchange(stream, &uri, call).await

@@ -70,7 +70,7 @@ impl Played {
     }
 
     /// What this hook was given, oldest first.
-    pub(super) fn calls(&self, hook: &str) -> Vec<Notice> {
+    pub(crate) fn calls(&self, hook: &str) -> Vec<Notice> {
         let calls = self.calls.lock().unwrap();
         calls.iter().filter(|(name, _)| name == hook).map(|(_, notice)| notice.clone()).collect()
     }

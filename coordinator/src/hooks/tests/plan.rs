@@ -179,7 +179,8 @@ async fn an_abort_while_a_hook_hangs_acts_at_once_and_what_waits_is_shown() {
     for hangs in [true, false] {
         let stage = Stage::new(clock());
         let says = Played::new(move |_, _| if hangs { Does::Hangs } else { Does::Says(75, "until 8") });
-        let slow = Hook { timeout: Duration::from_secs(60), retries: Some(20), ..hook("freeze", &["before_switchover"]) };
+        let slow =
+            Hook { timeout: Duration::from_secs(60), retries: Some(20), ..hook("freeze", &["before_switchover"]) };
         with(&stage, slow, says);
         let scene = stage.scene(spec());
         let (id, subject, clock) = (RunId::from("run-1"), Subject::from("c"), stage.clock.clone());
@@ -209,7 +210,10 @@ async fn an_abort_while_a_hook_hangs_acts_at_once_and_what_waits_is_shown() {
         let mut states = handle.states();
         states.wait_for(|state| matches!(state.mode(), engine::Mode::Unwinding { .. })).await.unwrap();
         let mut undoing = handle.states();
-        undoing.wait_for(|state| state.steps().iter().any(|step| step.status == engine::Status::Undoing)).await.unwrap();
+        undoing
+            .wait_for(|state| state.steps().iter().any(|step| step.status == engine::Status::Undoing))
+            .await
+            .unwrap();
         assert!(clock.mono() - began < Duration::from_secs(3), "hangs: {hangs}");
         assert_eq!(driving.await.unwrap().unwrap(), Ended::Finished(Outcome::Unwound));
         (scene.as_before)(&stage.world()).unwrap();

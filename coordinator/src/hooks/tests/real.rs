@@ -157,7 +157,10 @@ async fn over_tls_an_endpoint_is_asked_only_when_its_authority_is_trusted() {
     let with = |more: &str| http(&receiver, "finished", more);
     let notice = sample("finished");
     assert_eq!(once(&with(&format!("ca_file = '{}'", ca.display())), &notice).await, Ok(Said::Go));
-    let trouble = once(&with(""), &notice).await.unwrap_err();
+    let stranger = KeyPair::generate().unwrap();
+    let stranger = CertificateParams::new(vec!["a.example".to_owned()]).unwrap().self_signed(&stranger).unwrap();
+    let other = folder.file("other.crt", &stranger.pem());
+    let trouble = once(&with(&format!("ca_file = '{}'", other.display())), &notice).await.unwrap_err();
     assert!(trouble.text.contains("nobody could be reached") && trouble.text.contains("certificate"), "{trouble:?}");
     assert_eq!(receiver.took().len(), 1);
 }
@@ -197,7 +200,8 @@ async fn presets_send_their_own_form_with_secrets_from_files() {
 /// A command hook that runs this shell script.
 fn shell(folder: &Folder, script: &str) -> Hook {
     let file = folder.file(&format!("{}.sh", uuid::Uuid::now_v7()), script);
-    let text = format!("name = 'c'\nkind = 'command'\npoints = ['before_cleanup']\ncommand = ['sh', '{}']", file.display());
+    let text =
+        format!("name = 'c'\nkind = 'command'\npoints = ['before_cleanup']\ncommand = ['sh', '{}']", file.display());
     let mut hook = read(&text);
     hook.timeout = QUICK * 3;
     hook
@@ -216,7 +220,9 @@ async fn a_command_is_told_by_its_input_and_its_environment_and_says_by_its_exit
     for name in ["PILOT_POINT", "PILOT_DELIVERY", "PILOT_UPGRADE", "PILOT_CLUSTER", "PILOT_TEST", "PATH"] {
         assert!(names.contains(&name), "{name}: {names:?}");
     }
-    let other = |name: &&&str| !name.starts_with("PILOT_") && !["PATH", "HOME", "LANG", "TZ", "PWD", "_", "SHLVL"].contains(*name);
+    let other = |name: &&&str| {
+        !name.starts_with("PILOT_") && !["PATH", "HOME", "LANG", "TZ", "PWD", "_", "SHLVL"].contains(*name)
+    };
     let others: Vec<&&str> = names.iter().filter(other).collect();
     assert_eq!(others, Vec::<&&str>::new(), "the coordinator's environment is not the hook's");
 
@@ -272,8 +278,7 @@ fn what_is_wrong_with_a_hook_is_named() {
     check("name = 'a'\nkind = 'pagerduty'\npoints = ['alarm']\n", "routing_key_file");
     let twice = [settings(command), settings(command)];
     assert!(validate(&twice).unwrap_err().contains("two hooks are called"));
-    let many: Vec<HookSettings> =
-        (0..33).map(|n| settings(&command.replace("'a'", &format!("'a{n}'")))).collect();
+    let many: Vec<HookSettings> = (0..33).map(|n| settings(&command.replace("'a'", &format!("'a{n}'")))).collect();
     assert!(validate(&many).unwrap_err().contains("33 hooks, 32 is the most"));
 }
 

@@ -55,8 +55,7 @@ fn a_good_course() -> Vec<String> {
     let steps = |names: &[&str]| -> Vec<String> {
         names.iter().flat_map(|step| [format!("before_{step} begins"), format!("after_{step} done")]).collect()
     };
-    let mut course =
-        steps(&["prerequisites", "provisioning", "post_provisioning", "replicating_data"]);
+    let mut course = steps(&["prerequisites", "provisioning", "post_provisioning", "replicating_data"]);
     course.extend(["before_switchover begins", "point_of_no_return passed", "after_switchover done"].map(String::from));
     course.extend(steps(&["post_switchover", "cleanup"]));
     course.push("finished succeeded".to_owned());
@@ -97,12 +96,7 @@ async fn what_goes_back_is_told_with_its_reason_and_every_alarm_ends() {
     let told = news_of(&stage, spec(), Outcome::Unwound).await;
     assert_eq!(
         lines(&told)[2..],
-        [
-            "before_provisioning begins",
-            "after_provisioning undone",
-            "after_prerequisites undone",
-            "finished unwound",
-        ]
+        ["before_provisioning begins", "after_provisioning undone", "after_prerequisites undone", "finished unwound",]
     );
     let last = told.last().unwrap();
     assert!(last.reason.as_ref().is_some_and(|reason| reason.contains("incompatible parameter(s)")), "{last:?}");
@@ -222,7 +216,10 @@ async fn every_hook_is_told_everything_in_order_while_one_hangs_and_the_upgrade_
     assert_eq!(once, a_good_course());
     let given_up = course.given_up.lock().unwrap();
     assert_eq!(given_up.len(), a_good_course().len());
-    assert!(given_up[0].starts_with("hook hangs was not told of before_prerequisites (run-1/1/0/hangs): "), "{given_up:?}");
+    assert!(
+        given_up[0].starts_with("hook hangs was not told of before_prerequisites (run-1/1/0/hangs): "),
+        "{given_up:?}"
+    );
     assert_eq!(course.store.bookmarks().await.unwrap(), [], "nothing is owed any more");
 }
 
