@@ -27,7 +27,7 @@ use crate::step::{AnyStep, Domain, Gate, Why};
 use crate::writer::{Refused, Writer};
 
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
-/// A leave that was given is good for so long: a step that waits for its own gate meanwhile asks again.
+/// A leave that was given is good for so long while the step waits for its own gate.
 const LEAVE_FRESH: Duration = Duration::from_secs(30);
 /// A check is asked again when asking for leave took longer than this.
 const CHECK_FRESH: Duration = Duration::from_secs(1);
@@ -156,6 +156,7 @@ impl<D: Domain> Actor<D> {
                     self.writer.append(Fact::RestartBegun { from, round, why }).await.map(|()| None)
                 }
                 Move::Wait { until, why } => {
+                    self.leave = None;
                     self.show_waiting(&why, false, Some(until));
                     self.rest(Some(until), &next).await;
                     Ok(None)
@@ -221,6 +222,8 @@ impl<D: Domain> Actor<D> {
                 let until = self.after(retry_after);
                 self.show_waiting(&Why::new(codes::GATE_CLOSED, reason), false, Some(until));
                 self.rest(Some(until), this).await;
+                let now = self.shared.clock.mono();
+                self.leave.take_if(|(.., given)| now - *given > LEAVE_FRESH);
                 return Ok(false);
             }
             Gate::Approval { name, why } => {
@@ -248,10 +251,10 @@ impl<D: Domain> Actor<D> {
 
     /// Asks others before an attempt begins. `false`: not now, decide again.
     async fn has_leave(&mut self, id: StepId, attempt: u32, this: &Move) -> Result<bool, Refused> {
-        let asked = self.shared.clock.mono();
-        if self.leave.is_some_and(|(step, of, at)| (step, of) == (id, attempt) && asked - at < LEAVE_FRESH) {
+        if self.leave.is_some_and(|(step, of, _)| (step, of) == (id, attempt)) {
             return Ok(true);
         }
+        let asked = self.shared.clock.mono();
         let shared = self.shared.clone();
         let cx = context(&shared, id, attempt, Doing::Check);
         let leave = self.writer.attend(Some(id), caught(id, D::leave(&cx))).await.unwrap_or_else(|| Err(dropped()));
@@ -359,6 +362,7 @@ impl<D: Domain> Actor<D> {
     }
 
     async fn ask_operator(&mut self, why: &Why, this: &Move) {
+        self.leave = None; // a person takes a while
         if !self.calm && !self.writer.state().armed() && !self.make_calm(this).await {
             return;
         }

@@ -122,7 +122,7 @@ async fn who_says_wait_is_asked_again_under_the_same_id_and_not_for_ever() {
 
 #[tokio::test(start_paused = true)]
 async fn a_hook_that_cannot_be_asked_is_ignored_or_stops_or_unwinds_as_its_policy_says() {
-    let check = async |on_failure, hangs: bool, again: bool, outcome, tries: usize| {
+    let check = async |on_failure: OnFailure, hangs: bool, again: bool, outcome: Outcome, tries: usize| {
         let stage = Stage::new(clock());
         let says = Played::new(move |_, _| match hangs {
             true => Does::Hangs,

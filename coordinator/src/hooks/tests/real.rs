@@ -221,7 +221,7 @@ async fn a_command_is_told_by_its_input_and_its_environment_and_says_by_its_exit
         assert!(names.contains(&name), "{name}: {names:?}");
     }
     let other = |name: &&&str| {
-        !name.starts_with("PILOT_") && !["PATH", "HOME", "LANG", "TZ", "PWD", "_", "SHLVL"].contains(*name)
+        !name.starts_with("PILOT_") && !["PATH", "HOME", "LANG", "TZ", "PWD", "OLDPWD", "_", "SHLVL"].contains(*name)
     };
     let others: Vec<&&str> = names.iter().filter(other).collect();
     assert_eq!(others, Vec::<&&str>::new(), "the coordinator's environment is not the hook's");

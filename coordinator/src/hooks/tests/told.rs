@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use engine::testing;
 use engine::{Driver, Ended, Entry, Holder, Options, Outcome, Parts, RunId, Seq, State, Subject};
+use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -165,7 +166,7 @@ impl Course {
     async fn teller(&self, hooks: &Hooks, name: &str) -> Telling {
         let marks = self.store.bookmarks().await.unwrap();
         let given_up = self.given_up.clone();
-        let on_given_up: OnGivenUp = Arc::new(move |detail| {
+        let on_given_up: OnGivenUp = Arc::new(move |detail: String| -> BoxFuture<'static, ()> {
             given_up.lock().unwrap().push(detail);
             Box::pin(async {})
         });
@@ -204,7 +205,7 @@ async fn every_hook_is_told_everything_in_order_while_one_hangs_and_the_upgrade_
     let (good, hangs) = (course.teller(&hooks, "good").await, course.teller(&hooks, "hangs").await);
     let (good, hangs) = (tokio::spawn(good.run()), tokio::spawn(hangs.run()));
     let took = course.drive().await;
-    assert_eq!(took, alone, "an upgrade with hooks that hang took longer");
+    assert!(took < alone + Duration::from_secs(1), "{took:?} with hooks that hang, {alone:?} without any");
     good.await.unwrap();
     assert_eq!(lines(&played.calls("good")), a_good_course());
     // Each is tried nine times and given up, said once each; then the next one.
@@ -214,12 +215,10 @@ async fn every_hook_is_told_everything_in_order_while_one_hangs_and_the_upgrade_
     let mut once = lines(&tried);
     once.dedup();
     assert_eq!(once, a_good_course());
-    let given_up = course.given_up.lock().unwrap();
+    let given_up = course.given_up.lock().unwrap().clone();
     assert_eq!(given_up.len(), a_good_course().len());
-    assert!(
-        given_up[0].starts_with("hook hangs was not told of before_prerequisites (run-1/1/0/hangs): "),
-        "{given_up:?}"
-    );
+    let first = "hook hangs was not told of before_prerequisites (run-1/";
+    assert!(given_up[0].starts_with(first) && given_up[0].contains("/0/hangs): "), "{given_up:?}");
     assert_eq!(course.store.bookmarks().await.unwrap(), [], "nothing is owed any more");
 }
 
@@ -276,7 +275,7 @@ async fn what_fails_is_tried_again_and_what_cannot_work_is_given_up_at_once() {
     assert_eq!(told.iter().filter(|line| *line == "before_prerequisites begins").count(), 4);
     assert_eq!(told.iter().filter(|line| *line == "after_provisioning done").count(), 1);
     assert_eq!(told.last().unwrap(), "finished succeeded");
-    let given_up = course.given_up.lock().unwrap();
+    let given_up = course.given_up.lock().unwrap().clone();
     assert_eq!(given_up.len(), 1);
     assert!(given_up[0].contains("after_provisioning") && given_up[0].ends_with("404: no_service"), "{given_up:?}");
 }
