@@ -71,6 +71,12 @@ codes! {
     STALE_PAGE = "PU1102";
     /// A browser asks for something from another site's page, or by a foreign name.
     OTHER_SITE = "PU1103";
+    /// A hook says no to a step, or says wait for too long.
+    HOOK_VETO = "PU1001";
+    /// A hook could not be asked before a step.
+    HOOK_FAILED = "PU1002";
+    /// A hook was not told of something and is not tried again.
+    HOOK_NOT_TOLD = "PU1003";
 
     /// Ingestion does not do what it was told: a monitor sees it, or an agent says so.
     INGESTION_OFF = "PU0604";

@@ -1,7 +1,7 @@
 //! The server's configuration: one TOML file, overridden by environment variables (`PILOT_SERVE_LISTEN`,
 //! `PILOT_SERVE_STORE__PATH` …), then by flags. Validated once; an unknown key is an error that names it.
 //!
-//! It holds no secret: AWS credentials come from the SDK's own chain.
+//! It holds no secret but perhaps an address of a hook: AWS credentials come from the SDK's own chain, everything else from files.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use runtime::admin::Bounds;
 use runtime::telemetry::Format;
 use serde::{Deserialize, Serialize};
 
+use crate::hooks::settings::{self, HookSettings};
 use crate::store::{Place, SAMPLES_MAX, Tls};
 
 /// Everything `pilot serve` is told.
@@ -47,6 +48,12 @@ pub struct Config {
     pub limits: Limits,
     #[serde(default)]
     pub log: Log,
+    /// Where people reach the web page, for links in what hooks are told.
+    #[serde(default)]
+    pub page_url: Option<String>,
+    /// What else is asked before steps, and told of them.
+    #[serde(default)]
+    pub hooks: Vec<HookSettings>,
 }
 
 /// What this coordinator bears of others.
@@ -309,6 +316,12 @@ impl Config {
         }
         if let Some(why) = self.limits.admin.wrong() {
             return wrong("limits.admin", why.to_owned(), "write numbers within");
+        }
+        if self.page_url.as_ref().is_some_and(|url| !url.starts_with("https://") && !url.starts_with("http://")) {
+            return wrong("page_url", "it is no address".to_owned(), "write https://HOST, as people type it");
+        }
+        if let Err(why) = settings::validate(&self.hooks) {
+            return wrong("hooks", why, "see deploy/hooks/README.md");
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cloudwatch::CloudWatch;
 use crate::codes;
+use crate::hooks::Hooks;
 use crate::link::{Agents, Hub};
 use crate::metrics;
 use crate::operator::tally::Tally;
@@ -34,6 +35,7 @@ use crate::store::{About, Store};
 use crate::world::{Upgrade, World, upgrade_id};
 
 mod leading;
+mod telling;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -62,6 +64,8 @@ pub struct DriversOptions {
     pub lease: Duration,
     /// The longest a changing call to AWS may take.
     pub call_timeout: Duration,
+    /// Who is asked and told.
+    pub hooks: Hooks,
     pub stop: Stop,
 }
 
@@ -149,6 +153,7 @@ impl Drivers {
         let (id, subject) = (fresh_id(), Subject(cluster.to_string()));
         let plan = (options.plans)(&spec);
         options.store.prepare(&id, about).await?;
+        self.open_bookmarks(&id).await?;
         engine::journal::start::<Upgrade>(&*options.store, &subject, &id, spec, plan.shape(), options.clock.now())
             .await?;
         self.drive(&term, id.clone(), &subject).await?;
@@ -242,6 +247,7 @@ impl Drivers {
             }
             all.insert(id.clone(), running.clone());
         }
+        self.tell(term, &id, subject, &running.about, &running.shape);
         if let Some(spec) = spec {
             term.tasks.spawn(self.clone().keep_alive(term.clone(), id, subject.clone(), spec, running));
         } else {
@@ -258,7 +264,7 @@ impl Drivers {
             let free = self.until_free(&term, &id, &subject, &running, first).await;
             let ended = match free {
                 Ok(false) => return,
-                Ok(true) => self.drive_once(&term, &id, &spec, &running).await,
+                Ok(true) => self.drive_once(&term, &id, &subject, &spec, &running).await,
                 Err(source) => Err(Error::Journal { id: id.clone(), source }),
             };
             first &= matches!(ended, Err(Error::Journal { .. }));
@@ -324,12 +330,20 @@ impl Drivers {
         Ok(true)
     }
 
-    async fn drive_once(&self, term: &Term, id: &RunId, spec: &UpgradeSpec, running: &Running) -> Result<Ended, Error> {
+    async fn drive_once(
+        &self,
+        term: &Term,
+        id: &RunId,
+        subject: &Subject,
+        spec: &UpgradeSpec,
+        running: &Running,
+    ) -> Result<Ended, Error> {
         let options = &self.0.options;
         let world = World {
             rds: Arc::clone(&options.rds),
             cloudwatch: Arc::clone(&options.cloudwatch),
             agents: running.agents.clone(),
+            leave: self.leave(id, subject, &running.about),
             clock: options.clock.clone(),
         };
         let parts = Parts {

@@ -8,6 +8,7 @@ pub mod codes;
 pub mod config;
 pub mod drivers;
 pub mod enrol;
+pub mod hooks;
 pub mod link;
 pub mod metrics;
 pub mod monitors;

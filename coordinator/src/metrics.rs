@@ -8,6 +8,7 @@
 use engine::{Entry, Fact};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
+use crate::hooks::Point;
 use crate::operator::tally::Tally;
 use crate::operator::view::StatusView;
 use crate::scrape::{Scrape, Setting, Shown};
@@ -22,6 +23,8 @@ const LEADING: &str = "pilot_leading";
 const STORE_FAILURES: &str = "pilot_store_failures_total";
 const REFUSED_JOURNALS: &str = "pilot_journals_refused_total";
 const REFUSED: &str = "pilot_refused_total";
+const HOOKS: &str = "pilot_hooks_total";
+const HOOK_SECONDS: &str = "pilot_hook_duration_seconds";
 
 const LINKS: &str = "pilot_agent_links";
 const INFO: &str = "pilot_upgrade_info";
@@ -79,6 +82,8 @@ pub fn describe() {
         "upgrades that are not driven because their journal is damaged or of another version"
     );
     describe_counter!(REFUSED, "callers that were not let in, or may not do what they asked for, by reason");
+    describe_counter!(HOOKS, "tries of hooks by point, and what came of them");
+    describe_histogram!(HOOK_SECONDS, Unit::Seconds, "how long one try of a hook took, answer included");
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!(LEADING).set(0.0);
     for counter in [STORE_FAILURES, REFUSED_JOURNALS] {
@@ -149,6 +154,14 @@ pub fn refused(reason: &'static str) {
 /// A supervised task died.
 pub fn task_died(task: &'static str) {
     counter!(TASK_DEATHS, "task" => task).increment(1);
+}
+
+/// A try of a hook; `outcome` is `go`, `wait`, `veto`, `told`, `failed`, or `given_up` after the last try.
+pub fn hook(point: Point, outcome: &'static str, took: std::time::Duration) {
+    counter!(HOOKS, "point" => point.as_str(), "outcome" => outcome).increment(1);
+    if outcome != "given_up" {
+        histogram!(HOOK_SECONDS, "point" => point.as_str()).record(took.as_secs_f64());
+    }
 }
 
 /// Whether this process drives the upgrades.

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cloudwatch::CloudWatch;
 use crate::codes;
+use crate::hooks::Leave;
 pub use crate::link::{AgentSeen, Agents, Fresh, Heard, Keep, Settled, Wish};
 use crate::rds::Rds;
 use crate::spec::UpgradeSpec;
@@ -33,6 +34,8 @@ pub struct World {
     pub cloudwatch: Arc<dyn CloudWatch>,
     /// The agents of the cluster under upgrade.
     pub agents: Agents,
+    /// Who is asked before a step begins. Not for steps.
+    pub leave: Leave,
     pub clock: Clock,
 }
 
@@ -66,6 +69,11 @@ impl Domain for Upgrade {
     /// Ingestion running, gate open, purger off: said to every agent of the roster and acknowledged by each.
     async fn calm(cx: &Cx<'_, Upgrade>) -> Result<(), Failure> {
         cx.world().agents.calm(hold_ack_max(cx.spec())).await
+    }
+
+    /// The hooks of the point before the step.
+    async fn leave(cx: &Cx<'_, Upgrade>) -> Result<(), Failure> {
+        cx.world().leave.ask(cx).await
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use coordinator::enrol::{self, Authority, Validity};
 use coordinator::link::Wish;
-use coordinator::store::{About, Place, PostgresStore, Sample, Store, Tls};
+use coordinator::store::{About, Bookmark, Place, PostgresStore, Sample, Store, Tls};
 use engine::testing::journal_contract;
 use engine::{Append, Epoch, Holder, Journal, JournalError, JournalRead, RunFilter, RunId, Seq, Subject};
 use jiff::Timestamp;
@@ -109,6 +109,12 @@ async fn two_coordinators_share_a_store_and_the_one_that_is_late_is_fenced() {
         one.clone().keeping(2).add_samples(&run, more).await?;
         let kept: Vec<i64> = two.samples(&run, 10).await?.iter().map(|sample| sample.at_ms).collect();
         ensure!(kept == [3, 4], "{kept:?} of two that may be kept");
+        let mark = |next| Bookmark { run: run.clone(), hook: "channel".into(), next: Seq(next) };
+        one.keep_bookmark(&mark(7)).await?;
+        two.keep_bookmark(&mark(3)).await?;
+        ensure!(two.bookmarks().await? == [mark(7)], "who is behind took something back");
+        two.drop_bookmark(&run, "channel").await?;
+        ensure!(one.bookmarks().await?.is_empty());
         Ok(())
     })
     .await;

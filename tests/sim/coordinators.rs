@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use coordinator::hooks::Hooks;
 use coordinator::{
     drivers::{Drivers, DriversOptions},
     link::{Hub, HubOptions, LinkService, Standing},
@@ -77,6 +78,7 @@ pub(super) async fn life(world: Arc<World>, coordinator: usize) -> turmoil::Resu
             holder: Holder { id: format!("{name}-{life}"), address: format!("{name}:7400") },
             lease: DRIVER_LEASE,
             call_timeout: cloud::CALL,
+            hooks: Hooks::none(clock.clone()),
             stop: stop.clone(),
         };
         match Drivers::resume(options).await {

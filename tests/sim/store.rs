@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coordinator::link::{Wish, WishKeeper};
-use coordinator::store::{About, Sample, Store};
+use coordinator::store::{About, Bookmark, Sample, Store};
 use engine::testing::MemoryJournal;
 use engine::{
     Append, AskRow, Epoch, Holder, Journal, JournalError, JournalRead, Record, RunFilter, RunId, RunInfo, Seq, Subject,
@@ -216,5 +216,17 @@ impl Store for Line {
 
     fn samples<'a>(&'a self, _: &'a RunId, _: u32) -> BoxFuture<'a, Result<Vec<Sample>, JournalError>> {
         Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn bookmarks(&self) -> BoxFuture<'_, Result<Vec<Bookmark>, JournalError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn keep_bookmark<'a>(&'a self, _: &'a Bookmark) -> BoxFuture<'a, Result<(), JournalError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn drop_bookmark<'a>(&'a self, _: &'a RunId, _: &'a str) -> BoxFuture<'a, Result<(), JournalError>> {
+        Box::pin(async { Ok(()) })
     }
 }

@@ -7,6 +7,7 @@ pub mod commanded;
 mod copies;
 pub mod depth;
 pub mod facts;
+pub mod hooks;
 pub mod http;
 pub mod kept;
 mod opening;
@@ -94,6 +95,8 @@ pub struct Setting {
     pub trapped: bool,
     /// Whether all connections are TLS, with certificates that `pilot agents enrol` issues.
     pub tls: bool,
+    /// What else stands in the coordinator's configuration; `{folder}` is the stage's.
+    pub configured: String,
     /// Whether each agent reaches the coordinator over a cable of its own, which a test can cut. For one coordinator.
     pub cables: bool,
 }
@@ -117,6 +120,7 @@ impl Default for Setting {
             shared: false,
             trapped: false,
             tls: false,
+            configured: String::new(),
             cables: false,
         }
     }

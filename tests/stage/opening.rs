@@ -89,6 +89,7 @@ impl Stage {
             (false, false) => None,
         };
         let store = several.as_ref().map_or_else(|| pilot::file_store(&folder), |several| several.section(0));
+        let store = store + &setting.configured.replace("{folder}", &folder.display().to_string());
         let config = folder.join("coordinator.toml");
         let anywhere = ("127.0.0.1:0", "127.0.0.1:0");
         let own = tls.as_ref().map(|tls| tls.join("coordinator"));

@@ -27,6 +27,10 @@ use crate::step::{AnyStep, Domain, Gate, Why};
 use crate::writer::{Refused, Writer};
 
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
+/// A leave that was given is good for so long while the step waits for its own gate.
+const LEAVE_FRESH: Duration = Duration::from_secs(30);
+/// A check is asked again when asking for leave took longer than this.
+const CHECK_FRESH: Duration = Duration::from_secs(1);
 
 /// See [`Driver::run`].
 pub(crate) async fn drive<D: Domain>(driver: Driver<D>, stop: CancellationToken) -> Result<Ended, DriveError> {
@@ -96,7 +100,7 @@ async fn take_over<D: Domain>(
     }
     let (plan, journal) = (parts.plan, parts.journal);
     let writer = Writer::new(shared.clone(), subject, journal, options, state, signal, lease, mail, stop);
-    let actor = Actor { plan, shared, writer, calm: false, checked: None, tries: 0 };
+    let actor = Actor { plan, shared, writer, calm: false, checked: None, leave: None, tries: 0 };
     let ended = actor.run().await;
     monitors.shutdown().await;
     ended
@@ -124,6 +128,8 @@ struct Actor<D: Domain> {
     calm: bool,
     /// The attempt whose gate was seen open and that has not run since.
     checked: Option<(StepId, u32)>,
+    /// The attempt that was given leave last, and when.
+    leave: Option<(StepId, u32, Mono)>,
     /// How often in a row an undo or a calm has failed to help.
     tries: u32,
 }
@@ -150,6 +156,7 @@ impl<D: Domain> Actor<D> {
                     self.writer.append(Fact::RestartBegun { from, round, why }).await.map(|()| None)
                 }
                 Move::Wait { until, why } => {
+                    self.leave = None;
                     self.show_waiting(&why, false, Some(until));
                     self.rest(Some(until), &next).await;
                     Ok(None)
@@ -205,11 +212,18 @@ impl<D: Domain> Actor<D> {
         };
         match gate {
             Gate::Open if resumed => {}
-            Gate::Open => self.writer.append(Fact::StepStarted { step: id, attempt }).await?,
+            Gate::Open => {
+                if !self.has_leave(id, attempt, this).await? {
+                    return Ok(false);
+                }
+                self.writer.append(Fact::StepStarted { step: id, attempt }).await?;
+            }
             Gate::Wait { reason, retry_after } => {
                 let until = self.after(retry_after);
                 self.show_waiting(&Why::new(codes::GATE_CLOSED, reason), false, Some(until));
                 self.rest(Some(until), this).await;
+                let now = self.shared.clock.mono();
+                self.leave.take_if(|(.., given)| now - *given > LEAVE_FRESH);
                 return Ok(false);
             }
             Gate::Approval { name, why } => {
@@ -233,6 +247,26 @@ impl<D: Domain> Actor<D> {
         }
         self.checked = Some((id, attempt));
         Ok(true)
+    }
+
+    /// Asks others before an attempt begins. `false`: not now, decide again.
+    async fn has_leave(&mut self, id: StepId, attempt: u32, this: &Move) -> Result<bool, Refused> {
+        if self.leave.is_some_and(|(step, of, _)| (step, of) == (id, attempt)) {
+            return Ok(true);
+        }
+        let asked = self.shared.clock.mono();
+        let shared = self.shared.clone();
+        let cx = context(&shared, id, attempt, Doing::Check);
+        let leave = self.writer.attend(Some(id), caught(id, D::leave(&cx))).await.unwrap_or_else(|| Err(dropped()));
+        let now = self.shared.clock.mono();
+        if let Err(failure) = leave {
+            if self.next() == *this {
+                self.failed(id, self.attempt(id), failure, this).await?;
+            }
+            return Ok(false);
+        }
+        self.leave = Some((id, attempt, now));
+        Ok(self.next() == *this && now - asked < CHECK_FRESH)
     }
 
     async fn run_step(&mut self, id: StepId, this: &Move) -> Result<(), Refused> {
@@ -328,6 +362,7 @@ impl<D: Domain> Actor<D> {
     }
 
     async fn ask_operator(&mut self, why: &Why, this: &Move) {
+        self.leave = None; // a person takes a while
         if !self.calm && !self.writer.state().armed() && !self.make_calm(this).await {
             return;
         }

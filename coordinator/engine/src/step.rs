@@ -29,6 +29,16 @@ pub trait Domain: Clone + Debug + Send + Sync + 'static {
     /// Makes waiting harmless, and says so only when it is acknowledged: called before the run waits for a person
     /// and as the first act of unwinding, never while the pivot is armed. Idempotent; may be called often.
     fn calm(cx: &Cx<'_, Self>) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Whether others give leave for a step that could begin now: asked after its check has opened, before its attempt is
+    /// journaled, and never for an attempt that was started, so that nothing of the step is at work while it takes its time.
+    /// Waits by `cx` only, which comes back at once when the run is paused or aborted; asks a person by [`Cx::approval`]; a
+    /// permanent failure keeps the step from beginning as a closed gate does. May be asked again for the same attempt, after a
+    /// crash or when its answer has grown old.
+    fn leave(cx: &Cx<'_, Self>) -> impl Future<Output = Result<(), Failure>> + Send {
+        let _ = cx;
+        async { Ok(()) }
+    }
 }
 
 /// What can be kept in the journal.

@@ -11,6 +11,7 @@ mod enrol;
 pub(crate) mod explain;
 mod follow;
 mod history;
+mod hooks;
 mod pause;
 mod preflight;
 mod render;
@@ -63,6 +64,8 @@ enum Verb {
     Abort(abort::Abort),
     /// Shows the agents; issues certificates
     Agents(agents::Agents),
+    /// Tries a hook of the coordinator's configuration
+    Hooks(hooks::Hooks),
     /// Shows the runbook page of an error code
     Explain(explain::Explain),
 }
@@ -175,6 +178,7 @@ async fn dispatch(verb: Verb) -> Result<Exit, Fault> {
         Verb::Resume(verb) => verb.run().await,
         Verb::Abort(verb) => verb.run().await,
         Verb::Agents(verb) => verb.run().await,
+        Verb::Hooks(verb) => verb.run().await,
         Verb::Explain(verb) => verb.run(),
     }
 }
@@ -232,6 +236,8 @@ mod tests {
             "pilot agents enrol --ca ca --out tls --operator alice --role operate,approve",
             "pilot agents enrol --ca ca --out tls --coordinator-name pilot.example.com,10.0.0.7 --days 30",
             "pilot agents revoke --ca ca --crl ca/ca.crl --certificate tls/tls.crt --serial 4a:01",
+            "pilot hooks test --config pilot.toml change-freeze",
+            "pilot hooks test --config pilot.toml team-channel --point finished --output json",
             "pilot explain PU0001",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
@@ -252,6 +258,7 @@ mod tests {
             "pilot agents enrol --ca ca --out tls --operator alice --role root",
             "pilot agents enrol --ca ca --out tls --agent a-1",
             "pilot agents revoke --ca ca --crl ca/ca.crl",
+            "pilot hooks test change-freeze",
         ] {
             assert!(parse(line).unwrap_err().use_stderr(), "{line}");
         }

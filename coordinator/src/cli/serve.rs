@@ -23,6 +23,7 @@ use tonic::transport::Server;
 use super::{Exit, Fault};
 use crate::config::{Config, Overrides, StorePlace};
 use crate::drivers::{Drivers, DriversOptions};
+use crate::hooks::Hooks;
 use crate::link::{Hub, HubOptions, LinkService};
 use crate::operator::{Operator, OperatorService};
 use crate::rds::sdk::{Options, Place, shared_config};
@@ -160,6 +161,12 @@ async fn drivers(
     stop: &Stop,
     address: SocketAddr,
 ) -> anyhow::Result<Drivers> {
+    let hooks = Hooks::open(&config.hooks, config.page_url.clone(), clock.clone());
+    let hooks = hooks.map_err(anyhow::Error::msg).context("reading the hooks")?;
+    for hook in hooks.all() {
+        let points: Vec<&str> = hook.points.iter().map(|point| point.as_str()).collect();
+        tracing::info!(hook = hook.name, to = hook.shown(), points = points.join(" "), "a hook is configured");
+    }
     let aws = shared_config(Place { region: Some(config.region.clone()), ..Place::default() }).await;
     let limits = Options { change_timeout: config.lease.call(), ..Options::default() };
     let options = DriversOptions {
@@ -175,6 +182,7 @@ async fn drivers(
         },
         lease: config.lease.driver(),
         call_timeout: config.lease.call(),
+        hooks,
         stop: stop.clone(),
     };
     Drivers::resume(options).await.context("resuming the upgrades under way")

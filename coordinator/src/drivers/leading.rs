@@ -43,6 +43,7 @@ impl Drivers {
                     self.step_down(&lead).await;
                     return Err(error);
                 }
+                self.tell_rest(&lead.term);
                 self.0.options.hub.open_doors();
                 metrics::leading(true);
                 tracing::info!(epoch = epoch.0, "this coordinator drives");

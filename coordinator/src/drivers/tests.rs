@@ -15,6 +15,7 @@ use crate::rds::fake::{Fake as FakeRds, Timings};
 use crate::store::{OpenError, SqliteStore};
 
 mod lead;
+mod owed;
 
 const CLUSTER: &str = "arn:aws:rds:us-east-1:123456789012:cluster:orders";
 const SOON: Duration = Duration::from_secs(20);
@@ -81,6 +82,10 @@ pub(crate) async fn life(file: &Path, outside: &Outside) -> Drivers {
 }
 
 async fn life_on(store: Arc<dyn Store>, outside: &Outside, address: &str) -> Drivers {
+    life_with(store, outside, address, Hooks::none(Clock::system())).await
+}
+
+async fn life_with(store: Arc<dyn Store>, outside: &Outside, address: &str, hooks: Hooks) -> Drivers {
     let clock = Clock::system();
     let hub = Hub::new(HubOptions {
         store: StoreId(store.id().0.clone()),
@@ -100,6 +105,7 @@ async fn life_on(store: Arc<dyn Store>, outside: &Outside, address: &str) -> Dri
         holder: Holder { id: uuid::Uuid::now_v7().to_string(), address: address.to_owned() },
         lease: Duration::from_secs(3),
         call_timeout: Duration::from_millis(50),
+        hooks,
         stop: Stop::new(),
     })
     .await

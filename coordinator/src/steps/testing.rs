@@ -19,6 +19,7 @@ use runtime::clock::Clock;
 
 use crate::{
     cloudwatch::{self, Metric},
+    hooks::{self, Hooks, Leave},
     rds::{
         self, ClusterResourceId, InstanceId, Rds,
         fake::{Fake, NewCluster, Picture, Timings},
@@ -55,6 +56,8 @@ pub(crate) struct Stage {
     pub(crate) silent: Arc<AtomicBool>,
     /// Free local storage of the writer that CloudWatch tells, if it does.
     pub(crate) free_bytes: Arc<Mutex<Option<f64>>>,
+    /// Who is asked before steps.
+    pub(crate) hooks: Arc<Mutex<Option<Hooks>>>,
 }
 
 type Tamper = Box<dyn Fn(&mut Report) + Send>;
@@ -102,8 +105,8 @@ impl Stage {
         let databases = Arc::default();
         let (blue, tamper) = (cluster.resource_id, Arc::default());
         let free_bytes = Arc::new(Mutex::new(Some(50e9)));
-        let silent = Arc::default();
-        let stage = Stage { aws, metrics, agents, databases, blue, clock, tamper, silent, free_bytes };
+        let (silent, hooks) = (Arc::default(), Arc::default());
+        let stage = Stage { aws, metrics, agents, databases, blue, clock, tamper, silent, free_bytes, hooks };
         stage.answer_jobs();
         stage
     }
@@ -117,8 +120,15 @@ impl Stage {
             rds: Arc::new(self.aws.clone()),
             cloudwatch: Arc::new(self.metrics.clone()),
             agents: self.agents.agents("run-1"),
+            leave: self.leave(),
             clock: self.clock.clone(),
         }
+    }
+
+    fn leave(&self) -> Leave {
+        let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let hooks = hooks.unwrap_or_else(|| Hooks::none(self.clock.clone()));
+        Leave::new(hooks, hooks::About { upgrade: "run-1".into(), cluster_arn: ARN.into(), ..hooks::About::default() })
     }
 
     /// Is green behind the production name now?

@@ -11,6 +11,8 @@ use proto::report::{IngestionState, Sessions};
 
 use super::testing::{CLUSTER, Stage, clock, cluster_of, spec};
 use crate::{
+    hooks::tests::{Does, Played, asking},
+    hooks::{Hook, Hooks},
     rds::fake::{Creation, Fault, NewCluster, Switching},
     rds::{DeploymentId, Names, NewDeployment, Rds, Tag},
     steps::codes,
@@ -49,7 +51,15 @@ async fn the_whole_plan_moves_production_to_green_and_leaves_nothing_behind() {
 
 #[tokio::test(start_paused = true)]
 async fn lost_at_every_append_and_failing_at_every_effect_it_ends_complete_or_as_before() {
-    let report = testing::conformance(async || Stage::new(clock()).scene(spec())).await;
+    // A hook is asked before every step, and says wait before it says go.
+    let report = testing::conformance(async || {
+        let stage = Stage::new(clock());
+        let says = Played::new(|_, n| if n % 2 == 0 { Does::Says(75, "a moment") } else { Does::Says(0, "") });
+        let hook = Hook { ask_again: std::time::Duration::from_secs(1), ..asking("patient") };
+        *stage.hooks.lock().unwrap() = Some(Hooks::over(vec![hook], says, None, stage.clock.clone()));
+        stage.scene(spec())
+    })
+    .await;
     assert!(report.appends > 20, "{report:?}");
     println!("{} runs, {} appends, {} effects", report.runs, report.appends, report.effects.len());
 }

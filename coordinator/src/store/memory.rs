@@ -17,7 +17,7 @@ use runtime::clock::Clock;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::{About, Sample, Store};
+use super::{About, Bookmark, Sample, Store};
 use crate::link::{Wish, WishKeeper};
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, JournalError>>;
@@ -28,11 +28,13 @@ pub(crate) struct MemoryStore {
     journal: MemoryJournal,
     id: StoreId,
     looks: Arc<Mutex<BTreeMap<Subject, u32>>>,
+    marks: Arc<Mutex<BTreeMap<(RunId, String), Seq>>>,
 }
 
 impl MemoryStore {
     pub(crate) fn new(clock: &Clock) -> MemoryStore {
-        MemoryStore { journal: MemoryJournal::new(clock.clone()), id: StoreId("memory".into()), looks: Arc::default() }
+        let (journal, id) = (MemoryJournal::new(clock.clone()), StoreId("memory".into()));
+        MemoryStore { journal, id, looks: Arc::default(), marks: Arc::default() }
     }
 
     /// How often it was asked who holds this.
@@ -119,5 +121,26 @@ impl Store for MemoryStore {
 
     fn samples<'a>(&'a self, _: &'a RunId, _: u32) -> Answer<'a, Vec<Sample>> {
         Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn bookmarks(&self) -> Answer<'_, Vec<Bookmark>> {
+        let mark = |((run, hook), next): (&(RunId, String), &Seq)| Bookmark {
+            run: run.clone(),
+            hook: hook.clone(),
+            next: *next,
+        };
+        Box::pin(async move { Ok(self.marks.lock().unwrap().iter().map(mark).collect()) })
+    }
+
+    fn keep_bookmark<'a>(&'a self, mark: &'a Bookmark) -> Answer<'a, ()> {
+        let mut marks = self.marks.lock().unwrap();
+        let kept = marks.entry((mark.run.clone(), mark.hook.clone())).or_default();
+        *kept = (*kept).max(mark.next);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn drop_bookmark<'a>(&'a self, run: &'a RunId, hook: &'a str) -> Answer<'a, ()> {
+        self.marks.lock().unwrap().remove(&(run.clone(), hook.to_owned()));
+        Box::pin(async { Ok(()) })
     }
 }

@@ -11,7 +11,7 @@ mod sqlite;
 mod tests;
 mod worker;
 
-use engine::{Journal, JournalError, RunId};
+use engine::{Journal, JournalError, RunId, Seq};
 use futures_util::future::BoxFuture;
 use proto::epoch::StoreId;
 
@@ -38,4 +38,22 @@ pub trait Store: Journal + WishKeeper {
 
     /// The newest samples of a run, oldest first.
     fn samples<'a>(&'a self, id: &'a RunId, limit: u32) -> BoxFuture<'a, Result<Vec<Sample>, JournalError>>;
+
+    /// All bookmarks, of every run.
+    fn bookmarks(&self) -> BoxFuture<'_, Result<Vec<Bookmark>, JournalError>>;
+
+    /// Keeps a bookmark, in place of one that is not further.
+    fn keep_bookmark<'a>(&'a self, mark: &'a Bookmark) -> BoxFuture<'a, Result<(), JournalError>>;
+
+    /// Forgets a bookmark; nothing happens when there is none.
+    fn drop_bookmark<'a>(&'a self, run: &'a RunId, hook: &'a str) -> BoxFuture<'a, Result<(), JournalError>>;
+}
+
+/// How far a hook was told the news of a run. It is there from before the run is created until the last news are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bookmark {
+    pub run: RunId,
+    pub hook: String,
+    /// The first fact that it was not told of.
+    pub next: Seq,
 }

@@ -6,6 +6,7 @@
 //! - `asks`: what people asked for, through whichever coordinator.
 //! - `beside.about` and `beside.wish`: who must settle what, and the newest thing they were told.
 //! - `samples`: measurements for charts; bounded; nothing decides on them.
+//! - `bookmarks`: how far hooks were told, so that whoever drives next goes on there.
 //!
 //! Every operation is one statement (`postgres/sql.rs`). An append is durable when it returns (`synchronous_commit = on`); a
 //! failover of this server must lose no commit, or the journal has lost facts. Nothing else of the program uses this database.
@@ -35,9 +36,9 @@ use tokio_postgres::types::{ToSql, Type};
 
 pub use self::connection::{ConnectError, Place, Tls};
 use self::connection::{Dialer, Line, OnNotice, OperationError, Session};
-use super::Store;
 use super::rows::{self, FactRow, RunRow, Watches, signed, unsigned};
 use super::samples::{About, SAMPLES_MAX, Sample, unreadable};
+use super::{Bookmark, Store};
 use crate::codes;
 use crate::link::{Wish, WishKeeper};
 use crate::metrics;
@@ -504,6 +505,34 @@ impl Store for PostgresStore {
             let sample =
                 |row: &Row| Ok(Sample { at_ms: column(row, 0)?, name: column(row, 1)?, value: column(row, 2)? });
             rows.iter().map(sample).collect()
+        })
+    }
+
+    fn bookmarks(&self) -> BoxFuture<'_, Result<Vec<Bookmark>, JournalError>> {
+        Box::pin(async move {
+            let rows = self.read("reading bookmarks", sql::BOOKMARKS, &[]).await?;
+            let mark = |row: &Row| {
+                let (run, hook) = (RunId(column(row, 0)?), column(row, 1)?);
+                Ok(Bookmark { run, hook, next: Seq(unsigned(column(row, 2)?)) })
+            };
+            rows.iter().map(mark).collect()
+        })
+    }
+
+    fn keep_bookmark<'a>(&'a self, mark: &'a Bookmark) -> BoxFuture<'a, Result<(), JournalError>> {
+        Box::pin(async move {
+            let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+                [(&mark.run.as_str(), Type::TEXT), (&mark.hook, Type::TEXT), (&signed(mark.next.0)?, Type::INT8)];
+            self.read("keeping a bookmark", sql::KEEP_BOOKMARK, &parameters).await?;
+            Ok(())
+        })
+    }
+
+    fn drop_bookmark<'a>(&'a self, run: &'a RunId, hook: &'a str) -> BoxFuture<'a, Result<(), JournalError>> {
+        Box::pin(async move {
+            let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&run.as_str(), Type::TEXT), (&hook, Type::TEXT)];
+            self.read("dropping a bookmark", sql::DROP_BOOKMARK, &parameters).await?;
+            Ok(())
         })
     }
 }

@@ -1,16 +1,17 @@
-//! What is kept beside the journals: what was fixed about a run and the newest wish of it, and the bounded samples that charts read.
-//! Nothing decides on any of it but the restart of a driver, which says the newest wish again.
+//! What is kept beside the journals: what was fixed about a run and the newest wish of it, the bounded samples that charts read, and
+//! how far hooks were told. Nothing decides on any of it but the restart of a driver, which says the newest wish again, and of the
+//! tellers, which go on where the bookmark is.
 
-use engine::{JournalError, RunId};
+use engine::{JournalError, RunId, Seq};
 use futures_util::future::BoxFuture;
 use proto::epoch::{Epoch, StoreId};
 use proto::ids::{AgentId, UpgradeId};
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
-use super::Store;
-use super::rows::signed;
+use super::rows::{signed, unsigned};
 use super::sqlite::{Refusal, SqliteStore};
+use super::{Bookmark, Store};
 use crate::link::{Wish, WishKeeper};
 use crate::operator::PlanView;
 
@@ -112,6 +113,35 @@ impl Store for SqliteStore {
             let sample =
                 |row: &rusqlite::Row<'_>| Ok(Sample { at_ms: row.get(0)?, name: row.get(1)?, value: row.get(2)? });
             Ok(statement.query_map(params![id.as_str(), limit], sample)?.collect::<Result<Vec<_>, _>>()?)
+        }))
+    }
+
+    fn bookmarks(&self) -> BoxFuture<'_, Result<Vec<Bookmark>, JournalError>> {
+        Box::pin(self.tx("reading bookmarks", |tx| {
+            let mut statement = tx.prepare_cached("select run, hook, next from bookmarks order by run, hook")?;
+            let mark = |row: &rusqlite::Row<'_>| {
+                let (run, hook) = (RunId(row.get(0)?), row.get(1)?);
+                Ok(Bookmark { run, hook, next: Seq(unsigned(row.get(2)?)) })
+            };
+            Ok(statement.query_map([], mark)?.collect::<Result<Vec<_>, _>>()?)
+        }))
+    }
+
+    fn keep_bookmark<'a>(&'a self, mark: &'a Bookmark) -> BoxFuture<'a, Result<(), JournalError>> {
+        let Bookmark { run, hook, next } = mark.clone();
+        Box::pin(self.tx("keeping a bookmark", move |tx| {
+            let upsert = "insert into bookmarks (run, hook, next) values (?1, ?2, ?3) \
+                          on conflict do update set next = max(next, excluded.next)";
+            tx.prepare_cached(upsert)?.execute(params![run.as_str(), hook, signed(next.0)?])?;
+            Ok(())
+        }))
+    }
+
+    fn drop_bookmark<'a>(&'a self, run: &'a RunId, hook: &'a str) -> BoxFuture<'a, Result<(), JournalError>> {
+        let (run, hook) = (run.clone(), hook.to_owned());
+        Box::pin(self.tx("dropping a bookmark", move |tx| {
+            tx.execute("delete from bookmarks where run = ?1 and hook = ?2", params![run.as_str(), hook])?;
+            Ok(())
         }))
     }
 }

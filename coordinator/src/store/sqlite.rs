@@ -8,6 +8,7 @@
 //! - `beside.about` and `beside.wish`: who must settle what, and the newest thing they were told, so that a restarted
 //!   coordinator can say the same again or take it back. Nothing decides on them.
 //! - `samples`: measurements for charts; bounded; nothing decides on them.
+//! - `bookmarks`: how far hooks were told, so that a restarted coordinator goes on there.
 //!
 //! An append is durable when it returns (`synchronous = FULL`). Nothing else of the program opens this file.
 

@@ -99,6 +99,20 @@ async fn the_newest_wish_outlives_the_process() {
 }
 
 #[tokio::test]
+async fn a_bookmark_only_goes_forward_until_it_is_dropped() {
+    let (folder, clock) = (Folder::new(), Clock::system());
+    let store = SqliteStore::open(&folder.file(), clock).unwrap();
+    let mark = |hook: &str, next| Bookmark { run: RunId::from("up-0001"), hook: hook.into(), next: Seq(next) };
+    for mark in [mark("a", 5), mark("b", 0), mark("a", 3)] {
+        store.keep_bookmark(&mark).await.unwrap();
+    }
+    assert_eq!(store.bookmarks().await.unwrap(), [mark("a", 5), mark("b", 0)]);
+    store.drop_bookmark(&RunId::from("up-0001"), "a").await.unwrap();
+    store.drop_bookmark(&RunId::from("up-0002"), "b").await.unwrap();
+    assert_eq!(store.bookmarks().await.unwrap(), [mark("b", 0)]);
+}
+
+#[tokio::test]
 async fn samples_come_back_in_order() {
     let (folder, clock) = (Folder::new(), Clock::system());
     let store = SqliteStore::open(&folder.file(), clock).unwrap();

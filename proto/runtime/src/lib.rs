@@ -5,8 +5,10 @@
 pub mod admin;
 pub mod backoff;
 pub mod clock;
+pub mod command;
 pub mod crypto;
 pub mod dumps;
+pub mod http;
 pub mod played;
 pub mod recorder;
 pub mod shutdown;

@@ -3,6 +3,7 @@
 mod boundary;
 mod driving;
 mod folding;
+mod leave;
 mod limits;
 mod people;
 mod suites;

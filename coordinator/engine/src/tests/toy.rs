@@ -44,6 +44,12 @@ impl Domain for Toy {
         world.cells().remove("held");
         Ok(())
     }
+
+    async fn leave(cx: &Cx<'_, Toy>) -> Result<(), Failure> {
+        let world = cx.world();
+        lock(&world.leaves).push(format!("{} {}", cx.step(), cx.attempt()));
+        world.play(cx, &format!("{}.leave", cx.step())).await.map(drop)
+    }
 }
 
 /// How a step misbehaves, once.
@@ -63,6 +69,8 @@ pub(super) struct World {
     cells: Mutex<BTreeMap<String, String>>,
     acts: Mutex<HashMap<String, VecDeque<Act>>>,
     log: Mutex<Vec<String>>,
+    /// The attempts that leave was asked for.
+    leaves: Mutex<Vec<String>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -72,7 +80,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl World {
     pub(super) fn new(clock: &Clock) -> Arc<World> {
         let cells = BTreeMap::from([("setting".to_owned(), "old".to_owned())]);
-        Arc::new(World { clock: clock.clone(), cells: cells.into(), acts: Mutex::default(), log: Mutex::default() })
+        Arc::new(World {
+            clock: clock.clone(),
+            cells: cells.into(),
+            acts: Mutex::default(),
+            log: Mutex::default(),
+            leaves: Mutex::default(),
+        })
     }
 
     pub(super) fn cells(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
@@ -93,6 +107,10 @@ impl World {
 
     pub(super) fn log(&self) -> Vec<String> {
         lock(&self.log).clone()
+    }
+
+    pub(super) fn leaves(&self) -> Vec<String> {
+        lock(&self.leaves).clone()
     }
 
     /// From now on, `place` ("a.run", "calm" …) misbehaves like this, one after the other.

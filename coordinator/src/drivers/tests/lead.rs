@@ -54,6 +54,7 @@ async fn coordinator(store: &MemoryStore, clock: &Clock, plans: Plans) -> Driver
         holder: Holder { id: "one".into(), address: "one".into() },
         lease: LEASE,
         call_timeout: Duration::from_millis(50),
+        hooks: Hooks::none(Clock::system()),
         stop: Stop::new(),
     })
     .await

@@ -67,3 +67,9 @@ pub(super) const TRIM_SAMPLES: &str =
     "delete from samples where run = $1 and n <= (select max(n) from samples where run = $1) - $2";
 pub(super) const SAMPLES: &str = "select at_ms, name, value from (
     select n, at_ms, name, value from samples where run = $1 order by n desc limit $2) newest order by n";
+
+pub(super) const BOOKMARKS: &str = "select run, hook, next from bookmarks order by run, hook";
+/// Of two who tell, during a take-over, the one that is behind takes nothing back.
+pub(super) const KEEP_BOOKMARK: &str = "insert into bookmarks as mine (run, hook, next) values ($1, $2, $3)
+    on conflict (run, hook) do update set next = greatest(mine.next, excluded.next)";
+pub(super) const DROP_BOOKMARK: &str = "delete from bookmarks where run = $1 and hook = $2";

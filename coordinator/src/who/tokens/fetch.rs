@@ -1,76 +1,40 @@
 //! One GET over TLS, for a provider's keys: within a time and a length, and of that address only. Nothing is sent but the path.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{Request, Uri, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use runtime::clock::Clock;
-use runtime::supervision::chain;
-use runtime::tls;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use runtime::http::{Call, Client};
 
 /// One request, answer included.
 const WITHIN: Duration = Duration::from_secs(3);
 /// No answer is longer.
 pub(super) const ANSWER_BYTES_MAX: usize = 256 << 10;
 
-pub(super) struct Fetch {
-    tls: TlsConnector,
-    clock: Clock,
-}
+pub(super) struct Fetch(Client);
 
 impl Fetch {
     /// Trusts the authorities in `ca_file`, or else the system's.
     pub(super) fn new(ca_file: Option<&Path>, clock: Clock) -> Result<Fetch, String> {
-        let config = match ca_file {
-            Some(path) => tls::trusting(path).map_err(|error| format!("oidc.ca_file: {error}"))?,
-            None => tls::trusting_as_the_system()?,
-        };
-        Ok(Fetch { tls: TlsConnector::from(Arc::new(config)), clock })
+        let client = Client::new(ca_file, clock);
+        client.map(Fetch).map_err(|error| if ca_file.is_some() { format!("oidc.ca_file: {error}") } else { error })
     }
 
     pub(super) async fn get(&self, url: &str) -> Result<Bytes, String> {
-        let got = self.clock.timeout(WITHIN, self.ask(url)).await;
-        got.map_err(|elapsed| elapsed.to_string()).flatten().map_err(|error| format!("GET {url}: {error}"))
-    }
-
-    async fn ask(&self, url: &str) -> Result<Bytes, String> {
-        let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
-        let host = tls::host(url);
-        if uri.scheme_str() != Some("https") || host.is_empty() {
-            return Err("it is not https://HOST".to_owned());
+        let failed = |error: String| format!("GET {url}: {error}");
+        if !url.starts_with("https://") {
+            return Err(failed("it is not https://HOST".to_owned()));
         }
-        let name = ServerName::try_from(host.clone()).map_err(|error| error.to_string())?;
-        let stream = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(443))).await;
-        let stream = stream.map_err(|error| error.to_string())?;
-        let stream = self.tls.connect(name, stream).await.map_err(|error| chain(&error))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| chain(&error))?;
-        let authority = uri.authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let request = Request::get(path).header(header::HOST, authority).header(header::ACCEPT, "application/json");
-        let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-        let exchange = async {
-            let answer = sender.send_request(request).await.map_err(|error| chain(&error))?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-            let body = body.map_err(|error| error.to_string())?.to_bytes();
-            if status.is_success() { Ok(body) } else { Err(format!("it answered {status}")) }
-        };
-        // The connection moves the bytes; it ends with the exchange.
-        tokio::pin!(exchange);
-        tokio::select! {
-            done = &mut exchange => done,
-            ended = connection => match ended {
-                Ok(()) => exchange.await,
-                Err(error) => Err(chain(&error)),
-            }
+        let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("application/json"))]);
+        let (body, answer_bytes_max) = (Bytes::new(), ANSWER_BYTES_MAX);
+        let call = Call { method: Method::GET, url, headers, body, within: WITHIN, answer_bytes_max };
+        let answer = self.0.call(call).await.map_err(|error| failed(error.to_string()))?;
+        match (answer.status.is_success(), answer.whole) {
+            (false, _) => Err(failed(format!("it answered {}", answer.status))),
+            (true, false) => Err(failed(format!("length limit exceeded: {ANSWER_BYTES_MAX} bytes"))),
+            (true, true) => Ok(answer.body),
         }
     }
 }
