@@ -65,6 +65,11 @@ codes! {
     /// An agent of a version that does not work with this one.
     OTHER_PROTOCOL = "PU0116";
 
+    /// A setting cannot be tuned, or not to that value.
+    CANNOT_TUNE = "PU1301";
+    /// The switchover is to be postponed, and it is too late for that.
+    CANNOT_POSTPONE = "PU1302";
+
     /// Ingestion does not do what it was told: a monitor sees it, or an agent says so.
     INGESTION_OFF = "PU0604";
 }

@@ -68,7 +68,7 @@ async fn take_over<D: Domain>(
     };
     let (folded, resumed) = folded.await.map_err(|source| DriveError::Fold { id: id.clone(), source })?;
     let journaled = folded.order();
-    let (Some(spec), true) = (folded.spec().cloned(), journaled == parts.plan.shape().ids()) else {
+    let (true, true) = (folded.spec().is_some(), journaled == parts.plan.shape().ids()) else {
         return Err(DriveError::PlanDiffers { id, journal: journaled, ours: parts.plan.shape().ids() });
     };
     state.send_replace(Arc::new(folded));
@@ -77,7 +77,6 @@ async fn take_over<D: Domain>(
     let not_before = if resumed { parts.clock.mono() + options.call_timeout } else { Mono::ZERO };
     let shared = Arc::new(Shared {
         run_id: id,
-        spec,
         world: parts.world,
         clock: parts.clock,
         state: state.subscribe(),
@@ -395,7 +394,12 @@ fn until_then(until: Timestamp, now: Timestamp) -> Duration {
 }
 
 fn context<D: Domain>(shared: &Shared<D>, step: StepId, attempt: u32, doing: Doing) -> Cx<'_, D> {
-    Cx { shared, step, attempt, doing, look_only: false }
+    let state = shared.state.borrow();
+    // What an attempt began with holds for all of it; everything else goes by what is in force.
+    let at_work = matches!(doing, Doing::Run | Doing::Verify);
+    let spec = if at_work { state.of_attempt() } else { state.in_force() };
+    let spec = spec.cloned().expect("nothing is driven before its first fact");
+    Cx { shared, spec, step, attempt, doing, look_only: false }
 }
 
 fn dropped() -> Failure {

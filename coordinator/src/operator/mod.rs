@@ -4,7 +4,9 @@
 //! It reads the fold and puts wishes into the inbox. It appends nothing and decides nothing about an upgrade.
 
 pub mod course;
+pub mod expected;
 pub mod facts;
+mod live;
 mod plan;
 mod service;
 pub mod tally;
@@ -84,11 +86,12 @@ fn store(error: JournalError) -> Refusal {
 #[derive(Clone)]
 pub struct Operator {
     drivers: Drivers,
+    ended: live::Ended,
 }
 
 impl Operator {
     pub fn new(drivers: Drivers) -> Operator {
-        Operator { drivers }
+        Operator { drivers, ended: live::Ended::default() }
     }
 
     /// Every upgrade that the store knows, newest first.
@@ -106,7 +109,11 @@ impl Operator {
     /// One upgrade as it stands.
     pub async fn status(&self, id: &str) -> Result<StatusView, Refusal> {
         let info = self.drivers.options().store.info(&RunId::from(id)).await.map_err(store)?;
-        self.status_of(info).await
+        let mut view = self.status_of(info).await?;
+        if view.outcome.is_none() {
+            view.expect(&self.expected().await?);
+        }
+        Ok(view)
     }
 
     async fn status_of(&self, info: RunInfo) -> Result<StatusView, Refusal> {
@@ -130,7 +137,10 @@ impl Operator {
                 ));
             }
         }
-        self.status_from_journal(info).await
+        match info.outcome {
+            None => self.status_from_journal(info).await,
+            Some(_) => self.status_of_ended(info).await,
+        }
     }
 
     /// For an upgrade without a driver: the fold of its journal.
@@ -355,10 +365,19 @@ impl Operator {
         if let Some(outcome) = info.outcome {
             return Err(Refusal::Refused(format!("upgrade {id} has ended: {}", outcome.as_str())));
         }
-        if matches!(request, Request::Abort) {
-            confirmed(info.subject.as_str(), confirm)?;
-            self.may_abort(&run).await?;
-        }
+        let request = match request {
+            Request::Abort => {
+                confirmed(info.subject.as_str(), confirm)?;
+                self.may_abort(&run).await?;
+                Request::Abort
+            }
+            Request::Tune { settings } => Request::Tune { settings: self.may_tune(&run, &settings).await? },
+            Request::Postpone { until } => {
+                self.may_postpone(&run, until).await?;
+                Request::Postpone { until }
+            }
+            other => other,
+        };
         let ask = if ask.is_empty() { AskId::fresh() } else { AskId::from(ask) };
         let mut changes = options.store.watch(&run);
         engine::journal::ask::<Upgrade>(&*options.store, &run, ask.clone(), by.into(), &request, options.clock.now())
@@ -375,6 +394,9 @@ impl Operator {
             }
         };
         let taken = options.clock.timeout(Duration::from_secs(2), taken).await.is_ok();
+        if let (true, Request::Tune { settings }) = (taken, &request) {
+            self.was_tuned(&run, settings).await?;
+        }
         Ok(Answer { upgrade: id.to_owned(), ask: ask.to_string(), taken })
     }
 }

@@ -141,6 +141,11 @@ impl OperatorRpc for OperatorService {
         document(&answer.await.map_err(status)?)
     }
 
+    async fn settings(&self, request: Request<UpgradeRequest>) -> Reply<Document> {
+        self.guard.operator(&request, Role::View).await?;
+        document(&self.operator.settings(&request.get_ref().upgrade_id).await.map_err(status)?)
+    }
+
     async fn agents(&self, request: Request<AgentsRequest>) -> Reply<Document> {
         self.guard.operator(&request, Role::View).await?;
         self.operator.leads().map_err(status)?;
