@@ -16,18 +16,27 @@ use runtime::{clock::Clock, crypto, dumps, recorder, shutdown, telemetry};
 /// Bad usage or a bad configuration.
 const EX_USAGE: u8 = 64;
 
+const EXAMPLES: &str = "\
+Examples:
+  pilot-agent --config agent.toml
+  pilot-agent --config agent.toml --coordinator https://pilot.example.com:7400
+  pilot-agent --config agent.toml --rebind
+
+Exit codes: 0 stopped by a signal, 1 failed, 64 bad usage or a configuration that cannot be used.
+Its certificate comes from `pilot agents enrol`; what it says as PUxxxx is explained by `pilot explain PUxxxx`.";
+
 /// Watches, pauses, holds and verifies beside the application, as the coordinator wishes.
 #[derive(Debug, Parser)]
-#[command(name = "pilot-agent", version)]
+#[command(name = "pilot-agent", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Flags {
     /// The configuration, a TOML file.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// The coordinator, instead of the one in the file.
-    #[arg(long)]
+    #[arg(long, value_name = "URL")]
     coordinator: Option<String>,
     /// The state file, instead of the one in the file.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     state_file: Option<PathBuf>,
     /// Forget which coordinator was obeyed, then go on: the next one may be of another store.
     #[arg(long)]

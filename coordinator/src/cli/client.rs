@@ -154,9 +154,8 @@ impl Client {
     fn fault(&self, status: &Status) -> Fault {
         let text = status.message();
         match status.code() {
-            Code::FailedPrecondition | Code::NotFound | Code::InvalidArgument | Code::AlreadyExists => {
-                Fault::refused(text)
-            }
+            Code::NotFound => Fault::refused(format!("{text}; `pilot status` shows those that there are")),
+            Code::FailedPrecondition | Code::InvalidArgument | Code::AlreadyExists => Fault::refused(text),
             Code::PermissionDenied => Fault::refused(text),
             Code::Unavailable if text.is_empty() => Fault::failed(format!("the coordinator at {} is gone", self.url)),
             _ => Fault::failed(text),
@@ -197,6 +196,11 @@ impl Client {
     pub(crate) async fn history<T: DeserializeOwned>(&mut self, id: &str) -> Result<T, Fault> {
         let request = UpgradeRequest { upgrade_id: id.to_owned() };
         parse(&self.any(async |rpc| rpc.history(request.clone()).await).await?.json)
+    }
+
+    pub(crate) async fn settings<T: DeserializeOwned>(&mut self, id: &str) -> Result<T, Fault> {
+        let request = UpgradeRequest { upgrade_id: id.to_owned() };
+        parse(&self.any(async |rpc| rpc.settings(request.clone()).await).await?.json)
     }
 
     pub(crate) async fn agents(&mut self) -> Result<Value, Fault> {

@@ -35,7 +35,13 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// A peer that answers no ping for this long is gone.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
 
+const EXAMPLES: &str = "\
+Examples:
+  pilot serve --config pilot.toml
+  pilot serve --config pilot.toml --listen 0.0.0.0:7400 --admin-listen 127.0.0.1:7401";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Serve {
     /// The configuration (TOML)
     #[arg(long, value_name = "FILE")]

@@ -4,6 +4,8 @@
 //! It reads the fold and puts wishes into the inbox. It appends nothing and decides nothing about an upgrade.
 
 pub mod course;
+#[cfg(test)]
+mod documented;
 pub mod expected;
 pub mod facts;
 mod live;
@@ -363,7 +365,10 @@ impl Operator {
         let run = RunId::from(id);
         let info = options.store.info(&run).await.map_err(store)?;
         if let Some(outcome) = info.outcome {
-            return Err(Refusal::Refused(format!("upgrade {id} has ended: {}", outcome.as_str())));
+            return Err(Refusal::Refused(format!(
+                "upgrade {id} has ended: {}; see how with `pilot status {id}`",
+                outcome.as_str()
+            )));
         }
         let request = match request {
             Request::Abort => {

@@ -313,7 +313,7 @@ pub struct Answer {
     pub taken: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClusterAgents {
     pub cluster: String,
     pub agents: Vec<AgentSeen>,
