@@ -76,13 +76,6 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config, rebind: bool) -> anyhow::Result<()> {
-    telemetry::init(config.log.format, &config.log.filter)?;
-    let recorder = recorder::install()?;
-    metrics::describe();
-    if config.insecure.core_dumps {
-        dumps::on().context("switching core dumps on")?;
-        tracing::warn!("core dumps are on, as insecure.core_dumps says: they hold every secret of this process");
-    }
     // Two threads: one is free to release clients while the other is busy.
     let threads = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -91,7 +84,17 @@ fn run(config: Config, rebind: bool) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    threads.block_on(async {
+    let traces = {
+        let _inside = threads.enter();
+        telemetry::init(config.log.format, &config.log.filter, "pilot-agent")?
+    };
+    let recorder = recorder::install()?;
+    metrics::describe();
+    if config.insecure.core_dumps {
+        dumps::on().context("switching core dumps on")?;
+        tracing::warn!("core dumps are on, as insecure.core_dumps says: they hold every secret of this process");
+    }
+    let ended = threads.block_on(async {
         let (clock, stop) = (Clock::system(), shutdown::Stop::new());
         if rebind {
             Spool::open(&config.state_file)?.rebind().await.context("forgetting the coordinator")?;
@@ -106,5 +109,7 @@ fn run(config: Config, rebind: bool) -> anyhow::Result<()> {
             tracing::warn!("some tasks did not stop in time");
         }
         Ok(())
-    })
+    });
+    drop(traces);
+    ended
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use runtime::clock::Mono;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{Instrument as _, info, warn};
 
 use crate::cx::{Cx, Doing, Progress, Shared, Signal};
 use crate::decide::{Move, decide};
@@ -189,7 +189,11 @@ impl<D: Domain> Actor<D> {
         let (shared, code) = (self.shared.clone(), self.code(id));
         let cx = context(&shared, id, attempt, Doing::Check);
         self.show(Some(id), Doing::Check);
-        let gate = self.writer.attend(Some(id), caught(id, code.check(&cx))).await.unwrap_or_else(|| Err(dropped()));
+        let gate = self
+            .writer
+            .attend(Some(id), caught(id, code.check(&cx)).instrument(cx.span()))
+            .await
+            .unwrap_or_else(|| Err(dropped()));
         if self.next() != *this {
             return Ok(false); // the fold has changed meanwhile: decide again
         }
@@ -254,7 +258,11 @@ impl<D: Domain> Actor<D> {
         let mut cx = context(&shared, id, attempt, Doing::Run);
         cx.look_only = look_only;
         self.show(Some(id), Doing::Run);
-        let done = self.writer.attend(Some(id), caught(id, code.run(&cx))).await.unwrap_or_else(|| Err(dropped()));
+        let done = self
+            .writer
+            .attend(Some(id), caught(id, code.run(&cx)).instrument(cx.span()))
+            .await
+            .unwrap_or_else(|| Err(dropped()));
         let state = self.writer.state();
         let unsettled = self.shared.pivot == Some(id) && !state.committed();
         match done {
@@ -290,7 +298,12 @@ impl<D: Domain> Actor<D> {
         let (shared, code, attempt) = (self.shared.clone(), self.code(id), self.attempt(id));
         let cx = context(&shared, id, attempt, Doing::Undo);
         self.show(Some(id), Doing::Undo);
-        match self.writer.attend(None, caught(id, code.undo(&cx))).await.unwrap_or_else(|| Err(dropped())) {
+        match self
+            .writer
+            .attend(None, caught(id, code.undo(&cx)).instrument(cx.span()))
+            .await
+            .unwrap_or_else(|| Err(dropped()))
+        {
             Ok(()) => {
                 self.tries = 0;
                 self.writer.append(Fact::UndoDone { step: id }).await
@@ -315,7 +328,12 @@ impl<D: Domain> Actor<D> {
         let at = self.writer.state().current().map_or(StepId("calm"), |step| step.id);
         let cx = context(&shared, at, self.attempt(at), Doing::Calm);
         self.show(Some(at), Doing::Calm);
-        match self.writer.attend(None, caught(at, D::calm(&cx))).await.unwrap_or_else(|| Err(dropped())) {
+        match self
+            .writer
+            .attend(None, caught(at, D::calm(&cx)).instrument(cx.span()))
+            .await
+            .unwrap_or_else(|| Err(dropped()))
+        {
             Ok(()) => (self.calm, self.tries) = (true, 0),
             Err(failure) if failure.is_interrupted() => {}
             Err(failure) => {

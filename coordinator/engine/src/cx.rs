@@ -581,6 +581,12 @@ impl<D: Domain> Cx<'_, D> {
             .await
     }
 
+    /// What is logged on behalf of this call carries the run and the step.
+    pub(crate) fn span(&self) -> tracing::Span {
+        let (run, step, attempt) = (&self.shared.run_id, self.step, self.attempt);
+        tracing::info_span!("step", %run, %step, attempt, doing = ?self.doing)
+    }
+
     pub(crate) fn verifying(&self) {
         self.shared.progress.send_modify(|progress| {
             progress.doing = Doing::Verify;

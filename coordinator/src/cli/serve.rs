@@ -59,9 +59,11 @@ impl Serve {
         let overrides = Overrides { listen: self.listen, admin_listen: self.admin_listen };
         let config = Config::load(&self.config, &overrides)
             .map_err(|error| Fault::usage(runtime::supervision::chain(&error)))?;
-        telemetry::init(config.log.format, &config.log.filter)
+        let traces = telemetry::init(config.log.format, &config.log.filter, "pilot")
             .map_err(|error| Fault::usage(runtime::supervision::chain(&error)))?;
         serve(config).await.map_err(|error| Fault::failed(format!("{error:#}")))?;
+        // What is left is sent, which waits for the runtime's own threads.
+        let _sent = tokio::task::spawn_blocking(move || drop(traces)).await;
         Ok(Exit::Done)
     }
 }

@@ -27,8 +27,8 @@ use proto::side::Side;
 use runtime::supervision::chain;
 
 pub use plan::{Cause, PlanStep, PlanView};
-pub(crate) use service::LEADER;
 pub use service::OperatorService;
+pub(crate) use service::{LEADER, REQUEST_ID};
 
 use crate::codes;
 use crate::drivers::{Drivers, Running, tallied};
