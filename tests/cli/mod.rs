@@ -114,4 +114,6 @@ fn colour_is_for_terminals_only_and_can_be_switched_off_and_on() {
     };
     assert!(on_terminal(("OTHER", "1"), ""), "on a terminal help is coloured");
     assert!(!on_terminal(("NO_COLOR", "1"), ""), "NO_COLOR");
+    assert!(!on_terminal(("OTHER", "1"), "--color never"), "--color never");
+    assert!(on_terminal(("NO_COLOR", "1"), "--color always"), "--color always");
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use lab::demo::tempo::Tempo;
 use runtime::clock::Clock;
 use tests::stage::pilot::Binaries;
 
@@ -72,7 +73,7 @@ impl Drop for Coordinator {
 }
 
 impl Coordinator {
-    fn start() -> Coordinator {
+    async fn start() -> Coordinator {
         let folder = Folder::new("coordinator");
         let at = |name: &str| folder.path().join(name).display().to_string();
         for (out, whom) in [
@@ -97,24 +98,21 @@ impl Coordinator {
         command.stderr(fs::File::create(folder.path().join("log")).expect("a log"));
         let child = command.spawn().expect("a coordinator");
         let mut coordinator = Coordinator { child, url: String::new(), folder };
-        coordinator.url = coordinator.address();
+        coordinator.url = coordinator.address().await;
         coordinator
     }
 
     /// As it writes it down, once it serves.
-    fn address(&mut self) -> String {
-        let clock = Clock::system();
-        let began = clock.mono();
-        loop {
+    async fn address(&mut self) -> String {
+        let look = async || {
             let written = fs::read_to_string(self.folder.path().join("addresses")).unwrap_or_default();
-            if let Ok(addresses) = serde_json::from_str::<serde_json::Value>(&written) {
-                return format!("https://{}", addresses["grpc"].as_str().expect("an address"));
-            }
+            let addresses = serde_json::from_str::<serde_json::Value>(&written);
             let log = || fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-            assert!(self.child.try_wait().expect("a child").is_none(), "it ended: {}", log());
-            assert!(clock.mono().since(began) < Duration::from_secs(60), "it does not serve: {}", log());
-            std::thread::yield_now();
-        }
+            addresses.map_err(|_| log())
+        };
+        let limit = Duration::from_secs(60);
+        let addresses = Tempo::start().until("a coordinator", Duration::from_millis(30), limit, look).await;
+        format!("https://{}", addresses.expect("it serves")["grpc"].as_str().expect("an address"))
     }
 
     fn pilot(&self, args: &[&str]) -> Command {
@@ -124,9 +122,9 @@ impl Coordinator {
     }
 }
 
-#[test]
-fn the_status_is_there_within_50_ms_and_what_is_unknown_is_told_with_a_cure() {
-    let coordinator = Coordinator::start();
+#[tokio::test]
+async fn the_status_is_there_within_50_ms_and_what_is_unknown_is_told_with_a_cure() {
+    let coordinator = Coordinator::start().await;
     let (median, _) = timed("pilot status", || coordinator.pilot(&["status"]));
     within("pilot status", median, Duration::from_millis(50));
     let said = ran(&mut coordinator.pilot(&["status"]));

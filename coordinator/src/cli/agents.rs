@@ -12,7 +12,7 @@ Examples:
   pilot agents --output json";
 
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true, after_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub(super) struct Agents {
     #[command(subcommand)]
     what: Option<What>,

@@ -29,13 +29,13 @@ mod watch;
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 pub use explain::page;
 
 /// Upgrades Amazon Aurora PostgreSQL clusters to a new major version with near-zero downtime.
 #[derive(Debug, Parser)]
-#[command(name = "pilot", version, about, max_term_width = 100, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "pilot", version, about, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -165,7 +165,10 @@ impl Fault {
 
 /// Runs the command of this process's arguments. Help and version exit 0, bad usage 64.
 pub async fn run() -> Exit {
-    let cli = match Cli::try_parse() {
+    // Help and usage are coloured by the same rule, before anything is parsed.
+    let command = Cli::command().color(paint::asked_for(std::env::args()).into());
+    let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
@@ -218,8 +221,6 @@ pub(crate) fn say(text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {

@@ -15,6 +15,24 @@ pub(crate) enum When {
     Never,
 }
 
+impl From<When> for clap::ColorChoice {
+    fn from(when: When) -> clap::ColorChoice {
+        match when {
+            When::Auto => clap::ColorChoice::Auto,
+            When::Always => clap::ColorChoice::Always,
+            When::Never => clap::ColorChoice::Never,
+        }
+    }
+}
+
+/// What `--color` says in arguments that are not parsed yet, or may never be.
+pub(super) fn asked_for(arguments: impl Iterator<Item = String>) -> When {
+    let arguments: Vec<String> = arguments.collect();
+    let apart = arguments.windows(2).find(|pair| pair[0] == "--color").map(|pair| pair[1].as_str());
+    let joined = arguments.iter().find_map(|argument| argument.strip_prefix("--color="));
+    joined.or(apart).and_then(|when| When::from_str(when, false).ok()).unwrap_or(When::Auto)
+}
+
 /// Text goes to stdout; what a verb prints there is coloured or not as a whole.
 static ON: AtomicBool = AtomicBool::new(false);
 
@@ -90,6 +108,17 @@ mod tests {
         check(When::Auto, true, &[("TERM", "dumb")], false);
         check(When::Always, false, &[("NO_COLOR", "1")], true);
         check(When::Never, true, &[], false);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_known_before_anything_is_parsed() {
+        let check = |line: &str, expected| {
+            assert_eq!(asked_for(line.split(' ').map(str::to_owned)), expected, "{line}");
+        };
+        check("pilot status --color never", When::Never);
+        check("pilot --color=always fly", When::Always);
+        check("pilot status --color sometimes", When::Auto);
+        check("pilot status --color", When::Auto);
     }
 
     #[test]

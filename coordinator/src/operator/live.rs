@@ -150,3 +150,20 @@ fn specs<'a>(run: &str, state: &'a State<Upgrade>) -> Result<(&'a UpgradeSpec, &
         _ => Err(Refusal::Failed(format!("upgrade {run} has no first fact yet"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_ended_upgrades_256_stay_in_memory_and_the_oldest_goes() {
+        let page = include_str!("../../../deploy/json.md");
+        let example = page.lines().find(|line| line.starts_with('{')).expect("a status");
+        let view: StatusView = serde_json::from_str(example).expect("a status");
+        let ended = Ended::default();
+        let id = |n: usize| format!("up-{n:04}");
+        (0..=ENDED_MAX).for_each(|n| ended.keep(&StatusView { id: id(n), ..view.clone() }));
+        assert!(ended.get(&RunId(id(0))).is_none() && ended.get(&RunId(id(1))).is_some());
+        assert_eq!(ended.get(&RunId(id(ENDED_MAX))).map(|view| view.id), Some(id(ENDED_MAX)));
+    }
+}
