@@ -16,18 +16,27 @@ use runtime::{clock::Clock, crypto, dumps, recorder, shutdown, telemetry};
 /// Bad usage or a bad configuration.
 const EX_USAGE: u8 = 64;
 
+const EXAMPLES: &str = "\
+Examples:
+  pilot-agent --config agent.toml
+  pilot-agent --config agent.toml --coordinator https://pilot.example.com:7400
+  pilot-agent --config agent.toml --rebind
+
+Exit codes: 0 stopped by a signal, 1 failed, 64 bad usage or a configuration that cannot be used.
+Its certificate comes from `pilot agents enrol`; what it says as PUxxxx is explained by `pilot explain PUxxxx`.";
+
 /// Watches, pauses, holds and verifies beside the application, as the coordinator wishes.
 #[derive(Debug, Parser)]
-#[command(name = "pilot-agent", version)]
+#[command(name = "pilot-agent", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Flags {
     /// The configuration, a TOML file.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// The coordinator, instead of the one in the file.
-    #[arg(long)]
+    #[arg(long, value_name = "URL")]
     coordinator: Option<String>,
     /// The state file, instead of the one in the file.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     state_file: Option<PathBuf>,
     /// Forget which coordinator was obeyed, then go on: the next one may be of another store.
     #[arg(long)]
@@ -67,7 +76,18 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config, rebind: bool) -> anyhow::Result<()> {
-    telemetry::init(config.log.format, &config.log.filter)?;
+    // Two threads: one is free to release clients while the other is busy.
+    let threads = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(4)
+        .thread_keep_alive(Duration::from_secs(5))
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let traces = {
+        let _inside = threads.enter();
+        telemetry::init(config.log.format, &config.log.filter, "pilot-agent")?
+    };
     // The name is the last part of the ARN, as the coordinator's metrics have it.
     let arn = config.cluster.to_string();
     let cluster = arn.rsplit(':').next().unwrap_or(&arn).to_owned();
@@ -77,15 +97,7 @@ fn run(config: Config, rebind: bool) -> anyhow::Result<()> {
         dumps::on().context("switching core dumps on")?;
         tracing::warn!("core dumps are on, as insecure.core_dumps says: they hold every secret of this process");
     }
-    // Two threads: one is free to release clients while the other is busy.
-    let threads = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .max_blocking_threads(4)
-        .thread_keep_alive(Duration::from_secs(5))
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
-    threads.block_on(async {
+    let ended = threads.block_on(async {
         let (clock, stop) = (Clock::system(), shutdown::Stop::new());
         if rebind {
             Spool::open(&config.state_file)?.rebind().await.context("forgetting the coordinator")?;
@@ -100,5 +112,7 @@ fn run(config: Config, rebind: bool) -> anyhow::Result<()> {
             tracing::warn!("some tasks did not stop in time");
         }
         Ok(())
-    })
+    });
+    drop(traces);
+    ended
 }

@@ -77,6 +77,10 @@ codes! {
     HOOK_FAILED = "PU1002";
     /// A hook was not told of something and is not tried again.
     HOOK_NOT_TOLD = "PU1003";
+    /// A setting cannot be tuned, or not to that value.
+    CANNOT_TUNE = "PU1301";
+    /// The switchover is to be postponed, and it is too late for that.
+    CANNOT_POSTPONE = "PU1302";
 
     /// Ingestion does not do what it was told: a monitor sees it, or an agent says so.
     INGESTION_OFF = "PU0604";

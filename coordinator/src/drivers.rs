@@ -21,6 +21,7 @@ use runtime::shutdown::Stop;
 use runtime::supervision::chain;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, info_span};
 
 use crate::cloudwatch::CloudWatch;
 use crate::codes;
@@ -264,7 +265,10 @@ impl Drivers {
             let free = self.until_free(&term, &id, &subject, &running, first).await;
             let ended = match free {
                 Ok(false) => return,
-                Ok(true) => self.drive_once(&term, &id, &subject, &spec, &running).await,
+                Ok(true) => {
+                    let span = info_span!("upgrade", upgrade = %id);
+                    self.drive_once(&term, &id, &subject, &spec, &running).instrument(span).await
+                }
                 Err(source) => Err(Error::Journal { id: id.clone(), source }),
             };
             first &= matches!(ended, Err(Error::Journal { .. }));
@@ -428,7 +432,11 @@ fn on_fact(id: &RunId, running: &Running) -> OnFact<Upgrade> {
         tally.apply(entry);
         metrics::fact(entry, &tally);
         drop(tally);
-        tracing::info!(upgrade = %id, seq = entry.seq.0, fact = entry.fact.kind(), "{}", crate::operator::facts::describe(&entry.fact));
+        let request = match &entry.fact {
+            Fact::Asked { ask, .. } => Some(ask.as_str()),
+            _ => None,
+        };
+        tracing::info!(upgrade = %id, request, seq = entry.seq.0, fact = entry.fact.kind(), "{}", crate::operator::facts::describe(&entry.fact));
         match &entry.fact {
             Fact::StepDone { step, .. } | Fact::StepSkipped { step, .. } | Fact::UndoDone { step } => {
                 forget(&agents, &id, *step)

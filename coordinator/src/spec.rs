@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use window::Window;
 
+pub mod tune;
 mod window;
 
 /// The spec of one upgrade. Every field has a default but the cluster and the target version.

@@ -5,10 +5,11 @@
 
 pub mod fake;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Cx, Domain, Failure, Unit};
+use engine::{Cx, Domain, Failure, Retry, StepId, Unit};
 use jiff::Timestamp;
 use proto::{
     ids::{JobId, UpgradeId},
@@ -19,13 +20,15 @@ use proto::{
 };
 use runtime::clock::Clock;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::cloudwatch::CloudWatch;
 use crate::codes;
 use crate::hooks::Leave;
 pub use crate::link::{AgentSeen, Agents, Fresh, Heard, Keep, Settled, Wish};
 use crate::rds::Rds;
-use crate::spec::UpgradeSpec;
+use crate::spec::{UpgradeSpec, tune};
+use crate::steps;
 
 /// What steps and monitors of one upgrade may touch.
 #[derive(Clone)]
@@ -74,6 +77,14 @@ impl Domain for Upgrade {
     /// The hooks of the point before the step.
     async fn leave(cx: &Cx<'_, Upgrade>) -> Result<(), Failure> {
         cx.world().leave.ask(cx).await
+    }
+
+    fn tune(spec: &UpgradeSpec, settings: &BTreeMap<String, Value>) -> Option<UpgradeSpec> {
+        tune::tuned(spec, settings).ok()
+    }
+
+    fn retry(spec: &UpgradeSpec, step: StepId, planned: Retry) -> Retry {
+        steps::retry(spec, step).unwrap_or(planned)
     }
 }
 

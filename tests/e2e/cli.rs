@@ -60,7 +60,12 @@ async fn a_person_follows_approves_pauses_and_resumes_an_upgrade_and_reads_its_m
         stage.wait_until(&id, "the switchover's approval", LIMIT, asks("switchover")).await?;
         metrics(stage).await?;
         report::while_it_goes_on(stage, &id).await?;
+        tune(stage, &id).await?;
+        postpone(stage, &id).await?;
+        detach(stage, &id).await?;
+        quick(stage, &id).await?;
         approve(stage, &id, "switchover").await?;
+        postponed(stage, &id).await?;
         stage.wait_until(&id, "the cleanup's approval", LIMIT, asks("cleanup")).await?;
         let after = http::ask(&stage.admin, "GET", "/metrics", "").await?;
         ensure!(
@@ -73,6 +78,7 @@ async fn a_person_follows_approves_pauses_and_resumes_an_upgrade_and_reads_its_m
         ensure!(ended.json()?["outcome"] == "succeeded", "{}", ended.out);
         ended_views(stage, &id).await?;
         report::of_the_whole(stage, &id).await?;
+        one_id_tells_the_story(stage, &id).await?;
         succeeded(stage, &id, 16).await
     })
     .await;
@@ -122,6 +128,110 @@ async fn pause_and_resume(stage: &Stage, id: &str) -> anyhow::Result<()> {
         Err(error) => Err(format!("{error:#}")),
     };
     stage.tempo.until("going on after the pause", Duration::from_millis(100), LIMIT, look).await
+}
+
+/// Thresholds change while it runs, together where they need each other; what cannot be is refused by name.
+async fn tune(stage: &Stage, id: &str) -> anyhow::Result<()> {
+    let value = |view: &Value, key: &str, field: &str| {
+        let settings = view["settings"].as_array().cloned().unwrap_or_default();
+        settings.into_iter().find(|setting| setting["key"] == key).map(|setting| setting[field].clone())
+    };
+    for (change, part) in [
+        ("replication.lag=5", "replication.lag_bytes_max"),
+        ("replication.lag_bytes_max=lots", "4MiB"),
+        ("switchover.timeout_seconds=600", "switchover.hold_seconds_max"),
+    ] {
+        stage.pilot(&["tune", id, change]).await?.expect(2, &["PU1301", part])?;
+    }
+    let together = ["switchover.timeout_seconds=10m", "switchover.hold_seconds_max=11m", "switchover.attempts=5"];
+    let tuned = stage.pilot(&[&["tune", id][..], &together, &["--output", "json"]].concat()).await?;
+    ensure!(tuned.json()?["taken"] == true, "{}\n{}", tuned.out, tuned.err);
+    let view = stage.pilot(&["tune", id, "--output", "json"]).await?.json()?;
+    for (key, now, before) in [
+        ("switchover.timeout_seconds", 600, 300),
+        ("switchover.hold_seconds_max", 660, 420),
+        ("switchover.attempts", 5, 3),
+    ] {
+        ensure!(value(&view, key, "value") == Some(now.into()), "{key}: {view}");
+        ensure!(value(&view, key, "started_with") == Some(before.into()), "{key}: {view}");
+    }
+    stage.pilot(&["tune", id]).await?.expect(0, &["* switchover.attempts", "5 times (was 3 times)", "lag_bytes_max"])
+}
+
+/// Everything before goes on; the approval alone does not begin the switchover.
+async fn postpone(stage: &Stage, id: &str) -> anyhow::Result<()> {
+    stage.pilot(&["postpone", id, "--until", "2020-01-01T00:00:00Z"]).await?.expect(2, &["PU1302", "--for 2h"])?;
+    stage.pilot(&["postpone", id]).await?.expect(0, &["the postponement is in the journal"])?;
+    stage.pilot(&["status", id]).await?.expect(0, &["postponed: no switchover until told otherwise"])
+}
+
+async fn postponed(stage: &Stage, id: &str) -> anyhow::Result<()> {
+    let waits = |status: &Value| {
+        let waiting = status["current"]["waiting_for"].as_str().unwrap_or_default();
+        waiting.contains("postponed by a person until told otherwise")
+    };
+    let status = stage.wait_until(id, "the postponement", LIMIT, waits).await?;
+    ensure!(status["next_action"] == format!("pilot postpone {id} --off"), "{status}");
+    ensure!(status["current"]["asks_person"] == false && status["health"] == "ok", "{status}");
+    stage.pilot(&["postpone", id, "--off"]).await?.expect(0, &["the end of the postponement is in the journal"])
+}
+
+/// Ctrl-C leaves a follower and not the upgrade. Where there is a terminal one line moves; where not, lines are plain.
+async fn detach(stage: &Stage, id: &str) -> anyhow::Result<()> {
+    let plain = stage.follows(&["watch", id])?;
+    let said = plain.interrupted("waits for a person", &stage.tempo).await?;
+    said.expect(
+        130,
+        &["detached; the upgrade goes on", &format!("pilot watch {id}"), "waits for a person: pilot approve"],
+    )?;
+    ensure!(!said.err.contains('\x1b') && !said.out.contains('\x1b'), "escape codes in a pipe: {}", said.err);
+    let drawn = stage.follows_on_terminal(&["watch", id])?;
+    let drawn = drawn.interrupted("switchover (5 of 7)", &stage.tempo).await?;
+    drawn.expect(130, &["detached; the upgrade goes on", "switchover (5 of 7)"])?;
+    ensure!(drawn.out.contains('\x1b'), "nothing was drawn on the terminal: {}", drawn.out);
+    ensure!(stage.status(id).await?["outcome"].is_null(), "it has ended with its followers");
+    Ok(())
+}
+
+/// Figures: `MEASURE=1`. Two clusters' worth of facts are there by now, and the agents' reports.
+async fn quick(stage: &Stage, id: &str) -> anyhow::Result<()> {
+    if std::env::var_os("MEASURE").is_none() {
+        return Ok(());
+    }
+    for args in [&["status"][..], &["status", id]] {
+        let mut times = Vec::new();
+        for _ in 0..50 {
+            let began = stage.tempo.at();
+            stage.pilot(args).await?.expect(0, &[])?;
+            times.push(stage.tempo.at() - began);
+        }
+        times.sort();
+        println!("pilot {}: median {:?}, worst {:?}", args.join(" "), times[25], times[49]);
+        ensure!(times[25] < Duration::from_millis(50), "pilot {} takes {:?}", args.join(" "), times[25]);
+    }
+    Ok(())
+}
+
+/// From the command to AWS's request ids and the agents' jobs: one id, in every log.
+async fn one_id_tells_the_story(stage: &Stage, id: &str) -> anyhow::Result<()> {
+    let facts = stage.history(id).await?;
+    let tuned = facts.of_kind("asked", None).find(|seen| seen["fact"]["request"]["request"] == "tune");
+    let ask = tuned.as_ref().and_then(|seen| seen["fact"]["ask"].as_str()).context("the wish's id")?.to_owned();
+    let log = stage.coordinator.log();
+    let of =
+        |text: &str, words: &[&str]| text.lines().filter(|line| words.iter().all(|word| line.contains(word))).count();
+    ensure!(of(&log, &[&ask, id, "a wish was asked for"]) == 1, "the wish {ask} is not in the log");
+    ensure!(of(&log, &[&ask, id, "fact=\"asked\""]) == 1, "{ask} is no fact");
+    ensure!(of(&log, &[id, "an upgrade was asked for", "request="]) == 1, "who started {id} is not in the log");
+    for operation in ["CreateBlueGreenDeployment", "SwitchoverBlueGreenDeployment", "DeleteDBCluster"] {
+        let calls = of(&log, &[&format!("run={id}"), operation, "request_id=\""]);
+        ensure!(calls > 0, "{operation} has no request id of AWS with {id}");
+        ensure!(of(&log, &[operation, "request_id=\"none\""]) == 0, "{operation} was answered without an id");
+    }
+    let agent = stage.agents.iter().map(|agent| agent.log()).collect::<String>();
+    ensure!(of(&agent, &[&format!("{id}/post_provisioning/"), "job done"]) > 0, "no job of {id} in the agent's log");
+    ensure!(of(&agent, &["intent", &format!("upgrade={id}")]) > 0, "no intent of {id} in the agent's log");
+    Ok(())
 }
 
 async fn metrics(stage: &Stage) -> anyhow::Result<()> {
@@ -180,7 +290,8 @@ async fn ended_views(stage: &Stage, id: &str) -> anyhow::Result<()> {
     let facts = Facts::of(&stage.pilot(&["history", id, "--output", "json"]).await?.json()?)?;
     let wishes = facts.of_kind("asked", None).filter_map(|seen| seen["fact"]["request"]["request"].as_str());
     let wishes: Vec<&str> = wishes.collect();
-    ensure!(wishes == ["approve", "pause", "resume", "approve", "approve"], "{wishes:?}");
+    let expected = ["approve", "pause", "resume", "tune", "postpone", "approve", "postpone", "approve"];
+    ensure!(wishes == expected, "{wishes:?}");
     let all = stage.pilot(&["status", "--output", "json"]).await?.json()?;
     ensure!(all["upgrades"][0]["id"] == id && all["upgrades"][0]["outcome"] == "succeeded", "{all}");
     stage.pilot(&["abort", id, "--confirm", CLUSTER]).await?.expect(2, &["has ended"])

@@ -46,7 +46,7 @@ use serde_json::Value;
 
 use self::cable::Cable;
 use self::facts::Facts;
-use self::pilot::{Binaries, CommandLine, Said, Upgrade};
+use self::pilot::{Binaries, CommandLine, Follower, Said, Upgrade};
 use self::process::Process;
 use self::several::Several;
 use self::world::World;
@@ -231,6 +231,22 @@ impl Stage {
     /// When it does not end.
     pub async fn pilot(&self, args: &[&str]) -> anyhow::Result<Said> {
         self.cli.run(args, &self.tempo).await
+    }
+
+    /// Starts a verb that follows; see [`CommandLine::follows`].
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn follows(&self, args: &[&str]) -> anyhow::Result<Follower> {
+        self.cli.follows(args, &self.folder)
+    }
+
+    /// The same on a terminal.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn follows_on_terminal(&self, args: &[&str]) -> anyhow::Result<Follower> {
+        self.cli.follows_on_terminal(args, &self.folder)
     }
 
     /// The stage's cluster to a version, in a hurry.

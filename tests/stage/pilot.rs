@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use lab::demo::tempo::Tempo;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
 /// How long a verb that only asks may take.
@@ -128,6 +129,27 @@ impl CommandLine {
         })
     }
 
+    /// Starts a verb that follows, with pipes for a person.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn follows(&self, args: &[&str], folder: &Path) -> anyhow::Result<Follower> {
+        let mut command = self.command(args);
+        Follower::start(&mut command, folder.join("follower"), false)
+    }
+
+    /// The same on a terminal, by util-linux's `script`; what it draws is all on one stream.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn follows_on_terminal(&self, args: &[&str], folder: &Path) -> anyhow::Result<Follower> {
+        let line = format!("{} {}", self.program.display(), args.join(" "));
+        let terminal = CommandLine { program: "script".into(), ..self.clone() };
+        let mut command = terminal.command(&["-qec", &line, "/dev/null"]);
+        command.env("TERM", "xterm");
+        Follower::start(&mut command, folder.join("follower-on-terminal"), true)
+    }
+
     /// Starts `pilot upgrade` and returns once it has said the upgrade's id. `Err(said)` inside when it ended before.
     ///
     /// # Errors
@@ -155,6 +177,53 @@ impl CommandLine {
             upgrade.id = id;
             upgrade
         }))
+    }
+}
+
+/// A verb that follows an upgrade, until it is interrupted.
+#[derive(Debug)]
+pub struct Follower {
+    child: Child,
+    out: PathBuf,
+    err: PathBuf,
+    on_terminal: bool,
+}
+
+impl Follower {
+    fn start(command: &mut Command, file: PathBuf, on_terminal: bool) -> anyhow::Result<Follower> {
+        let (out, err) = (file.with_extension("out"), file.with_extension("err"));
+        command.stdout(std::fs::File::create(&out)?).stderr(std::fs::File::create(&err)?);
+        if on_terminal {
+            command.stdin(Stdio::piped());
+        }
+        let child = command.spawn().with_context(|| format!("starting {command:?}"))?;
+        Ok(Follower { child, out, err, on_terminal })
+    }
+
+    fn said(&self, code: i32) -> Said {
+        let text = |file: &Path| String::from_utf8_lossy(&std::fs::read(file).unwrap_or_default()).into_owned();
+        Said { code, out: text(&self.out), err: text(&self.err) }
+    }
+
+    /// Types Ctrl-C once it has said `text`, and waits for its end.
+    ///
+    /// # Errors
+    /// When it does not say that, or does not end.
+    pub async fn interrupted(mut self, text: &str, tempo: &Tempo) -> anyhow::Result<Said> {
+        let look = async || {
+            let said = self.said(0);
+            let all = format!("{}{}", said.out, said.err);
+            if all.contains(text) { Ok(()) } else { Err(all) }
+        };
+        tempo.until("what the follower says", Duration::from_millis(30), ANSWER, look).await?;
+        match (self.on_terminal, self.child.stdin.as_mut(), self.child.id()) {
+            (true, Some(keys), _) => keys.write_all(b"\x03").await.context("typing Ctrl-C")?,
+            (_, _, Some(pid)) => super::process::send("INT", pid)?,
+            _ => bail!("the follower is gone: {:?}", self.said(-1)),
+        }
+        let ended = tempo.within(ANSWER, self.child.wait()).await;
+        let ended = ended.with_context(|| format!("Ctrl-C does not end it: {:?}", self.said(-1)))??;
+        Ok(self.said(ended.code().unwrap_or(-1)))
     }
 }
 

@@ -16,6 +16,7 @@ use runtime::supervision::chain;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 
 use crate::{
     jobs::{JobCx, Memory, NamedQuery, Registry, codes},
@@ -254,7 +255,8 @@ impl Inner {
             () = cancel.cancelled() => None,
             () = self.shared.clock.sleep_until(cx.deadline) => None,
         };
-        let end = self.registry.run(&job.kind, cx, job.body.clone()).await;
+        let span = tracing::info_span!("job", job = %job.id, kind = job.kind);
+        let end = self.registry.run(&job.kind, cx, job.body.clone()).instrument(span).await;
         drop(turn);
         let ms = crate::state::millis(self.shared.clock.mono().since(began));
         crate::metrics::job_ended(end.is_ok());

@@ -274,7 +274,7 @@ impl Session {
             self.shared.refused("altered", "intent", epoch);
             return self.say(Up::IntentRefused { epoch, generation, reason, pause_over: false }).await;
         }
-        tracing::info!(epoch = epoch.0, generation = generation.0, gate = ?intent.gate, ingestion = ?intent.ingestion,
+        tracing::info!(upgrade = %intent.upgrade, epoch = epoch.0, generation = generation.0, gate = ?intent.gate, ingestion = ?intent.ingestion,
             purger = intent.purger.is_some(), serving = ?intent.targets.serving, "intent");
         let store = self.store.clone().unwrap_or_else(|| StoreId(String::new()));
         let mark = Watermark { store, epoch, generation };

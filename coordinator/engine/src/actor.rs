@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use runtime::clock::Mono;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{Instrument as _, info, warn};
 
 use crate::cx::{Cx, Doing, Progress, Shared, Signal};
 use crate::decide::{Move, decide};
@@ -72,7 +72,7 @@ async fn take_over<D: Domain>(
     };
     let (folded, resumed) = folded.await.map_err(|source| DriveError::Fold { id: id.clone(), source })?;
     let journaled = folded.order();
-    let (Some(spec), true) = (folded.spec().cloned(), journaled == parts.plan.shape().ids()) else {
+    let (true, true) = (folded.spec().is_some(), journaled == parts.plan.shape().ids()) else {
         return Err(DriveError::PlanDiffers { id, journal: journaled, ours: parts.plan.shape().ids() });
     };
     state.send_replace(Arc::new(folded));
@@ -81,7 +81,6 @@ async fn take_over<D: Domain>(
     let not_before = if resumed { parts.clock.mono() + options.call_timeout } else { Mono::ZERO };
     let shared = Arc::new(Shared {
         run_id: id,
-        spec,
         world: parts.world,
         clock: parts.clock,
         state: state.subscribe(),
@@ -197,7 +196,11 @@ impl<D: Domain> Actor<D> {
         let (shared, code) = (self.shared.clone(), self.code(id));
         let cx = context(&shared, id, attempt, Doing::Check);
         self.show(Some(id), Doing::Check);
-        let gate = self.writer.attend(Some(id), caught(id, code.check(&cx))).await.unwrap_or_else(|| Err(dropped()));
+        let gate = self
+            .writer
+            .attend(Some(id), caught(id, code.check(&cx)).instrument(cx.span()))
+            .await
+            .unwrap_or_else(|| Err(dropped()));
         if self.next() != *this {
             return Ok(false); // the fold has changed meanwhile: decide again
         }
@@ -289,7 +292,11 @@ impl<D: Domain> Actor<D> {
         let mut cx = context(&shared, id, attempt, Doing::Run);
         cx.look_only = look_only;
         self.show(Some(id), Doing::Run);
-        let done = self.writer.attend(Some(id), caught(id, code.run(&cx))).await.unwrap_or_else(|| Err(dropped()));
+        let done = self
+            .writer
+            .attend(Some(id), caught(id, code.run(&cx)).instrument(cx.span()))
+            .await
+            .unwrap_or_else(|| Err(dropped()));
         let state = self.writer.state();
         let unsettled = self.shared.pivot == Some(id) && !state.committed();
         match done {
@@ -325,7 +332,12 @@ impl<D: Domain> Actor<D> {
         let (shared, code, attempt) = (self.shared.clone(), self.code(id), self.attempt(id));
         let cx = context(&shared, id, attempt, Doing::Undo);
         self.show(Some(id), Doing::Undo);
-        match self.writer.attend(None, caught(id, code.undo(&cx))).await.unwrap_or_else(|| Err(dropped())) {
+        match self
+            .writer
+            .attend(None, caught(id, code.undo(&cx)).instrument(cx.span()))
+            .await
+            .unwrap_or_else(|| Err(dropped()))
+        {
             Ok(()) => {
                 self.tries = 0;
                 self.writer.append(Fact::UndoDone { step: id }).await
@@ -350,7 +362,12 @@ impl<D: Domain> Actor<D> {
         let at = self.writer.state().current().map_or(StepId("calm"), |step| step.id);
         let cx = context(&shared, at, self.attempt(at), Doing::Calm);
         self.show(Some(at), Doing::Calm);
-        match self.writer.attend(None, caught(at, D::calm(&cx))).await.unwrap_or_else(|| Err(dropped())) {
+        match self
+            .writer
+            .attend(None, caught(at, D::calm(&cx)).instrument(cx.span()))
+            .await
+            .unwrap_or_else(|| Err(dropped()))
+        {
             Ok(()) => (self.calm, self.tries) = (true, 0),
             Err(failure) if failure.is_interrupted() => {}
             Err(failure) => {
@@ -430,7 +447,12 @@ fn until_then(until: Timestamp, now: Timestamp) -> Duration {
 }
 
 fn context<D: Domain>(shared: &Shared<D>, step: StepId, attempt: u32, doing: Doing) -> Cx<'_, D> {
-    Cx { shared, step, attempt, doing, look_only: false }
+    let state = shared.state.borrow();
+    // What an attempt began with holds for all of it; everything else goes by what is in force.
+    let at_work = matches!(doing, Doing::Run | Doing::Verify);
+    let spec = if at_work { state.of_attempt() } else { state.in_force() };
+    let spec = spec.cloned().expect("nothing is driven before its first fact");
+    Cx { shared, spec, step, attempt, doing, look_only: false }
 }
 
 fn dropped() -> Failure {

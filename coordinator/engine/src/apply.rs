@@ -32,6 +32,7 @@ impl<D: Domain> State<D> {
         if let Fact::Created { spec, plan } = fact {
             need(self.spec.is_none(), "the run is created already")?;
             self.spec = Some(spec.clone().into());
+            self.in_force = self.spec.clone();
             self.steps = plan.iter().copied().map(StepState::new).collect();
             need(plan.pivot.is_none_or(|pivot| plan.contains(&pivot)), "the pivot is not in the plan")?;
             self.pivot_step = plan.pivot;
@@ -162,6 +163,7 @@ impl<D: Domain> State<D> {
         step.started_at = step.started_at.or(Some(at));
         step.ended_at = None;
         step.touched = true;
+        self.of_attempt = self.in_force.clone();
         Ok(())
     }
 
@@ -211,8 +213,10 @@ impl<D: Domain> State<D> {
             Request::Resume => self.resumed(),
             Request::Abort => self.aborted(),
             Request::Postpone { until } => self.postponed_until = Some(*until),
-            Request::Tune { key, value } => {
-                self.tuned.insert(key.clone(), value.clone());
+            Request::Tune { settings } => {
+                self.tuned.extend(settings.clone());
+                let tuned = self.in_force.as_ref().and_then(|spec| D::tune(spec, settings));
+                self.in_force = tuned.map(Into::into).or(self.in_force.take());
             }
             Request::Other { .. } => {}
         }

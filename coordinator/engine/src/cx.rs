@@ -128,7 +128,6 @@ pub(crate) enum Mail<D: Domain> {
 /// What the driver shares with steps and monitors.
 pub(crate) struct Shared<D: Domain> {
     pub(crate) run_id: RunId,
-    pub(crate) spec: Arc<D::Spec>,
     pub(crate) world: Arc<D::World>,
     pub(crate) clock: Clock,
     pub(crate) state: watch::Receiver<Arc<State<D>>>,
@@ -157,6 +156,7 @@ impl<D: Domain> Shared<D> {
 /// The whole of what a step can see and do.
 pub struct Cx<'a, D: Domain> {
     pub(crate) shared: &'a Shared<D>,
+    pub(crate) spec: Arc<D::Spec>,
     pub(crate) step: StepId,
     pub(crate) attempt: u32,
     pub(crate) doing: Doing,
@@ -175,9 +175,15 @@ impl<D: Domain> Cx<'_, D> {
         self.step
     }
 
-    /// What was asked for.
+    /// What is asked for. The same for the whole of an attempt (`run`, `verify`), whatever a person changes meanwhile: what
+    /// fits together stays together. See [`Cx::spec_now`].
     pub fn spec(&self) -> &D::Spec {
-        &self.shared.spec
+        &self.spec
+    }
+
+    /// What is asked for at this moment, for what is judged anew at every look.
+    pub fn spec_now(&self) -> Arc<D::Spec> {
+        self.state().in_force().cloned().unwrap_or_else(|| self.spec.clone())
     }
 
     /// What a step may touch.
@@ -222,11 +228,6 @@ impl<D: Domain> Cx<'_, D> {
     /// As [`Cx::output`], for a place that must work whether the step was done or not (an undo, a calm).
     pub fn output_if_any<S: Step<D>>(&self) -> Option<S::Output> {
         serde_json::from_value(self.state().output(S::ID)?.clone()).ok()
-    }
-
-    /// The value a person gave to a named setting, if they did and it reads as `T`.
-    pub fn tuned<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
-        serde_json::from_value(self.state().tuned(key)?.clone()).ok()
     }
 
     /// Whether a person has approved `name`.
@@ -381,14 +382,33 @@ impl<D: Domain> Cx<'_, D> {
     ///
     /// # Errors
     /// `DEADLINE` (permanent) with the last status; interrupted; other failures of `look`.
-    pub async fn until<T, L>(&self, wait: Wait, mut look: impl FnMut() -> L + Send) -> Result<T, Failure>
+    pub async fn until<T, L>(&self, wait: Wait, look: impl FnMut() -> L + Send) -> Result<T, Failure>
+    where
+        L: Future<Output = Result<Look<T>, Failure>> + Send,
+    {
+        let Wait { every, deadline, what } = wait;
+        self.until_in_force(every, what, move |_| deadline, look).await
+    }
+
+    /// As [`Cx::until`], with a deadline that a person may change while it is waited.
+    ///
+    /// # Errors
+    /// As [`Cx::until`].
+    pub async fn until_in_force<T, L>(
+        &self,
+        every: Duration,
+        what: &'static str,
+        limit: impl Fn(&D::Spec) -> Duration + Send + Sync,
+        mut look: impl FnMut() -> L + Send,
+    ) -> Result<T, Failure>
     where
         L: Future<Output = Result<Look<T>, Failure>> + Send,
     {
         let began = self.shared.clock.mono();
-        let deadline = self.shared.clock.now().saturating_add(wait.deadline).unwrap_or(Timestamp::MAX);
+        let began_at = self.shared.clock.now();
         loop {
             self.interrupted()?;
+            let limit = limit(&self.spec_now());
             let last = match look().await {
                 Ok(Look::There(found)) => {
                     self.shared.progress.send_modify(|progress| progress.wait = None);
@@ -400,14 +420,15 @@ impl<D: Domain> Cx<'_, D> {
                 }
                 Err(failure) => return Err(failure),
             };
-            let left = wait.deadline.saturating_sub(self.shared.clock.mono() - began);
+            let left = limit.saturating_sub(self.shared.clock.mono() - began);
             if left.is_zero() {
-                let doing = format!("waiting {} s for {}", wait.deadline.as_secs(), wait.what);
+                let doing = format!("waiting {} s for {what}", limit.as_secs());
                 return Err(Failure::permanent(codes::DEADLINE, doing).because(format!("last seen: {last}")));
             }
-            let status = WaitStatus { what: wait.what, last, deadline };
+            let deadline = began_at.saturating_add(limit).unwrap_or(Timestamp::MAX);
+            let status = WaitStatus { what, last, deadline };
             self.shared.progress.send_modify(|progress| progress.wait = Some(status));
-            self.pause(wait.every.min(left)).await?;
+            self.pause(every.min(left)).await?;
         }
     }
 
@@ -558,6 +579,12 @@ impl<D: Domain> Cx<'_, D> {
                 Settled::Happened(witness) => Fact::PointOfNoReturn { witness },
             })
             .await
+    }
+
+    /// What is logged on behalf of this call carries the run and the step.
+    pub(crate) fn span(&self) -> tracing::Span {
+        let (run, step, attempt) = (&self.shared.run_id, self.step, self.attempt);
+        tracing::info_span!("step", %run, %step, attempt, doing = ?self.doing)
     }
 
     pub(crate) fn verifying(&self) {

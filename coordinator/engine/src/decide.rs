@@ -127,8 +127,9 @@ enum After {
 }
 
 /// What the step's failure, if it has one, asks for.
-fn after_failure<D: Domain>(state: &State<D>, step: &StepState, retry: Retry, now: Timestamp) -> After {
+fn after_failure<D: Domain>(state: &State<D>, step: &StepState, planned: Retry, now: Timestamp) -> After {
     let Some(failure) = &step.failure else { return After::Now };
+    let retry = state.in_force().map_or(planned, |spec| D::retry(spec, step.id, planned));
     match failure.class {
         FailureClass::NeedsOperator => After::Person(why_of(step)),
         FailureClass::Permanent if state.reversible() => After::Spent(why_of(step)),

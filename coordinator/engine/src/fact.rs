@@ -3,6 +3,8 @@
 //! Facts are never changed once released: a field may be added with a default, a kind may be added (and [`FORMAT`]
 //! raised), nothing may be renamed or dropped.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -76,10 +78,10 @@ pub enum Request<D: Domain> {
     Resume,
     /// Unwinds. After the point of no return, or when an undo is stuck: gives up, if the run waits for a person.
     Abort,
-    /// The pivot does not begin before `until`.
+    /// The pivot does not begin before `until`; the end of time is until told, the past ends a postponement.
     Postpone { until: Timestamp },
-    /// Changes a named setting of the run, read by [`crate::cx::Cx::tuned`].
-    Tune { key: String, value: Value },
+    /// Changes named settings of the spec together ([`Domain::tune`]).
+    Tune { settings: BTreeMap<String, Value> },
     /// The domain's own.
     Other { ask: D::Ask },
 }

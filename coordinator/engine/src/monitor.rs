@@ -52,9 +52,9 @@ impl<D: Domain> MonitorCx<'_, D> {
         &self.shared.run_id
     }
 
-    /// What was asked for.
-    pub fn spec(&self) -> &D::Spec {
-        &self.shared.spec
+    /// What is asked for at this moment, with what people have changed since.
+    pub fn spec(&self) -> Arc<D::Spec> {
+        self.state().in_force().cloned().expect("nothing is driven before its first fact")
     }
 
     /// What it may read.

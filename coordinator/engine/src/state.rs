@@ -19,6 +19,10 @@ use crate::step::{Domain, Why};
 pub struct State<D: Domain> {
     pub(crate) next: Seq,
     pub(crate) spec: Option<Arc<D::Spec>>,
+    /// The spec with every wish of a person since.
+    pub(crate) in_force: Option<Arc<D::Spec>>,
+    /// What was in force when the newest attempt of a step began.
+    pub(crate) of_attempt: Option<Arc<D::Spec>>,
     pub(crate) created_at: Timestamp,
     pub(crate) updated_at: Timestamp,
     pub(crate) steps: Vec<StepState>,
@@ -228,6 +232,8 @@ impl<D: Domain> State<D> {
         State {
             next: Seq(0),
             spec: None,
+            in_force: None,
+            of_attempt: None,
             created_at: Timestamp::UNIX_EPOCH,
             updated_at: Timestamp::UNIX_EPOCH,
             steps: Vec::new(),
@@ -257,6 +263,16 @@ impl<D: Domain> State<D> {
     /// What was asked for; `None` only before the first fact.
     pub fn spec(&self) -> Option<&Arc<D::Spec>> {
         self.spec.as_ref()
+    }
+
+    /// What was asked for, with every setting that a person has changed since.
+    pub fn in_force(&self) -> Option<&Arc<D::Spec>> {
+        self.in_force.as_ref()
+    }
+
+    /// What was in force when the newest attempt of a step began: the same for the whole attempt, also after a resume.
+    pub fn of_attempt(&self) -> Option<&Arc<D::Spec>> {
+        self.of_attempt.as_ref().or(self.in_force.as_ref())
     }
 
     /// When the run was created.
@@ -406,6 +422,7 @@ impl<D: Domain> State<D> {
     /// Why the pivot may not begin yet, if a person has postponed it.
     pub fn postponed(&self, now: Timestamp) -> Option<Why> {
         let until = self.postponed_until.filter(|until| now < *until)?;
+        let until = if until == Timestamp::MAX { "told otherwise".to_owned() } else { until.to_string() };
         Some(Why::new(codes::POSTPONED, format!("postponed by a person until {until}")))
     }
 

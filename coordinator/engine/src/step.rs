@@ -1,5 +1,6 @@
 //! What the engine asks of its user: a [`Domain`] and its [`Step`]s. No behaviour here but the erasure of types.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
@@ -12,12 +13,13 @@ use serde_json::Value;
 use crate::cx::Cx;
 use crate::failure::{Failure, codes};
 use crate::ids::{Code, StepId};
+use crate::plan::Retry;
 
 /// Everything the engine needs to know about what it is used for. Implemented by an empty type.
 pub trait Domain: Clone + Debug + Send + Sync + 'static {
     /// What steps and monitors may touch.
     type World: Send + Sync + 'static;
-    /// What a person asked for; fixed for the whole run. In the journal.
+    /// What a person asked for. In the journal; later wishes of a person change what is in force ([`Domain::tune`]).
     type Spec: Payload;
     /// The proof that settled the pivot. In the journal.
     type Witness: Payload;
@@ -38,6 +40,17 @@ pub trait Domain: Clone + Debug + Send + Sync + 'static {
     fn leave(cx: &Cx<'_, Self>) -> impl Future<Output = Result<(), Failure>> + Send {
         let _ = cx;
         async { Ok(()) }
+    }
+
+    /// The spec with named settings changed together; `None` if they cannot be, then nothing changes. Pure: it is part of
+    /// the fold.
+    fn tune(_spec: &Self::Spec, _settings: &BTreeMap<String, Value>) -> Option<Self::Spec> {
+        None
+    }
+
+    /// What a step may spend on transient failures, where the spec in force says other than the plan.
+    fn retry(_spec: &Self::Spec, _step: StepId, planned: Retry) -> Retry {
+        planned
     }
 }
 

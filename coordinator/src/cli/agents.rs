@@ -6,8 +6,13 @@ use super::client::Client;
 use super::enrol::{Enrol, Revoke};
 use super::{Common, Exit, Fault, Output, print, render};
 
+const EXAMPLES: &str = "\
+Examples:
+  pilot agents
+  pilot agents --output json";
+
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub(super) struct Agents {
     #[command(subcommand)]
     what: Option<What>,

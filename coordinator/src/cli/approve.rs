@@ -6,7 +6,14 @@ use serde_json::json;
 use super::client::Client;
 use super::{Common, Exit, Fault, render};
 
+const EXAMPLES: &str = "\
+Examples:
+  pilot approve up-0193f3a1c2 reboot
+  pilot approve up-0193f3a1c2 switchover
+  pilot approve up-0193f3a1c2";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Approve {
     /// The upgrade
     id: String,

@@ -21,8 +21,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{Common, Exit, Fault};
 use crate::codes;
-use crate::operator::LEADER;
 use crate::operator::view::WatchView;
+use crate::operator::{LEADER, REQUEST_ID};
 use crate::who::TOKEN_BYTES_MAX;
 
 /// Dialling a coordinator that is not there fails within this.
@@ -44,6 +44,8 @@ pub(crate) struct Client {
     /// Every coordinator that was named.
     all: Vec<String>,
     shows: Shows,
+    /// Names this command in the coordinator's log, and its wish in the journal.
+    request: String,
 }
 
 /// What shows who asks.
@@ -52,15 +54,23 @@ struct Shows {
     /// The folder of a certificate.
     tls: Option<PathBuf>,
     token_file: Option<PathBuf>,
+    /// Of the command.
+    request: String,
 }
 
 /// Puts the token into every call. The file is read anew each time: a token lives for minutes, a `watch` for hours.
 #[derive(Clone)]
-pub(crate) struct Badge(Option<PathBuf>);
+pub(crate) struct Badge {
+    token: Option<PathBuf>,
+    request: String,
+}
 
 impl Interceptor for Badge {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(file) = &self.0 {
+        if let Ok(id) = self.request.parse() {
+            request.metadata_mut().insert(REQUEST_ID, id);
+        }
+        if let Some(file) = &self.token {
             let token = token(file).map_err(Status::invalid_argument)?;
             request.metadata_mut().insert("authorization", token);
         }
@@ -86,13 +96,15 @@ fn token(file: &Path) -> Result<MetadataValue<Ascii>, String> {
 
 impl Client {
     pub(crate) async fn connect(common: &Common) -> Result<Client, Fault> {
-        let shows = Shows { tls: common.tls.clone(), token_file: common.token_file.clone() };
+        let request = uuid::Uuid::now_v7().to_string();
+        let (tls, token_file) = (common.tls.clone(), common.token_file.clone());
+        let shows = Shows { tls, token_file, request: request.clone() };
         let mut failed = Fault::usage("--coordinator is empty; write --coordinator https://HOST:PORT");
         let all = common.coordinator.split(',').map(str::trim).filter(|url| !url.is_empty());
         let all: Vec<String> = all.map(str::to_owned).collect();
         for url in all.clone() {
             match dial(&url, &shows).await {
-                Ok(rpc) => return Ok(Client { rpc, url, all, shows }),
+                Ok(rpc) => return Ok(Client { rpc, url, all, shows, request }),
                 Err(fault) => failed = fault,
             }
         }
@@ -154,12 +166,11 @@ impl Client {
     fn fault(&self, status: &Status) -> Fault {
         let text = status.message();
         match status.code() {
-            Code::FailedPrecondition | Code::NotFound | Code::InvalidArgument | Code::AlreadyExists => {
-                Fault::refused(text)
-            }
+            Code::NotFound => Fault::refused(format!("{text}; `pilot status` shows those that there are")),
+            Code::FailedPrecondition | Code::InvalidArgument | Code::AlreadyExists => Fault::refused(text),
             Code::PermissionDenied => Fault::refused(text),
             Code::Unavailable if text.is_empty() => Fault::failed(format!("the coordinator at {} is gone", self.url)),
-            _ => Fault::failed(text),
+            _ => Fault::failed(format!("{text} (request {})", self.request)),
         }
     }
 
@@ -204,6 +215,11 @@ impl Client {
         parse(&self.any(async |rpc| rpc.report(request.clone()).await).await?.json)
     }
 
+    pub(crate) async fn settings<T: DeserializeOwned>(&mut self, id: &str) -> Result<T, Fault> {
+        let request = UpgradeRequest { upgrade_id: id.to_owned() };
+        parse(&self.any(async |rpc| rpc.settings(request.clone()).await).await?.json)
+    }
+
     pub(crate) async fn agents(&mut self) -> Result<Value, Fault> {
         parse(&self.led(async |rpc| rpc.agents(AgentsRequest {}).await).await?.json)
     }
@@ -212,7 +228,7 @@ impl Client {
     pub(crate) async fn ask(&mut self, id: &str, request: &Value) -> Result<Value, Fault> {
         let request = AskRequest {
             upgrade_id: id.to_owned(),
-            ask_id: uuid::Uuid::now_v7().to_string(),
+            ask_id: self.request.clone(),
             asked_by: person(),
             request_json: request.to_string(),
         };
@@ -228,8 +244,9 @@ impl Client {
 
 async fn dial(url: &str, shows: &Shows) -> Result<Line, Fault> {
     let way = way(url, shows)?;
-    let badge = Badge(shows.token_file.clone().filter(|_| !matches!(way, Way::Plain)));
-    if let Some(file) = &badge.0 {
+    let token_file = shows.token_file.clone().filter(|_| !matches!(way, Way::Plain));
+    let badge = Badge { token: token_file, request: shows.request.clone() };
+    if let Some(file) = &badge.token {
         token(file).map_err(Fault::usage)?;
     }
     let tune = |endpoint: Endpoint| {

@@ -21,9 +21,20 @@ fn fault(error: &EnrolError) -> Fault {
     }
 }
 
+const EXAMPLES_OF_REVOKE: &str = "\
+Examples:
+  pilot agents revoke --ca ca --crl ca/ca.crl --certificate alice/tls.crt
+  pilot agents revoke --ca ca --crl ca/ca.crl --serial 4a:01";
+
+const EXAMPLES_OF_ENROL: &str = "\
+Examples:
+  pilot agents enrol --ca ca --out coordinator --coordinator-name pilot.example.com,10.0.0.7
+  pilot agents enrol --ca ca --out agent-1 --cluster arn:aws:rds:us-east-1:123456789012:cluster:orders --agent agent-1
+  pilot agents enrol --ca ca --out alice --operator alice --role operate,approve --days 30";
+
 /// `pilot agents revoke`: takes certificates of that authority back.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("which").required(true).multiple(true).args(["certificate", "serial"]))]
+#[command(after_help = EXAMPLES_OF_REVOKE, group = ArgGroup::new("which").required(true).multiple(true).args(["certificate", "serial"]))]
 pub(super) struct Revoke {
     /// The authority's folder, with ca.crt and ca.key
     #[arg(long, value_name = "FOLDER")]
@@ -55,7 +66,7 @@ impl Revoke {
 }
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("whom").required(true).args(["cluster", "operator", "coordinator_name"]))]
+#[command(after_help = EXAMPLES_OF_ENROL, group = ArgGroup::new("whom").required(true).args(["cluster", "operator", "coordinator_name"]))]
 pub(super) struct Enrol {
     /// The authority's folder, with ca.crt and ca.key; both are made where they are missing. Keep it offline
     #[arg(long, value_name = "FOLDER")]

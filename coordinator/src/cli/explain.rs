@@ -6,23 +6,31 @@ use super::{Exit, Fault, print};
 
 include!(concat!(env!("OUT_DIR"), "/runbook.rs"));
 
+const EXAMPLES: &str = "\
+Examples:
+  pilot explain
+  pilot explain PU0001";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Explain {
-    /// A code, as PU0001
-    code: String,
+    /// A code, as PU0001; without it, all of them with their titles
+    code: Option<String>,
 }
 
 impl Explain {
     pub(super) fn run(self) -> Result<Exit, Fault> {
-        match page(&self.code.to_ascii_uppercase()) {
+        let Some(code) = self.code else {
+            let titles = PAGES.iter().filter_map(|(_, page)| page.lines().next()?.strip_prefix("# "));
+            print(&titles.collect::<Vec<_>>().join("\n"));
+            return Ok(Exit::Done);
+        };
+        match page(&code.to_ascii_uppercase()) {
             Some(page) => {
                 print(page);
                 Ok(Exit::Done)
             }
-            None => {
-                let known: Vec<&str> = PAGES.iter().map(|(code, _)| *code).collect();
-                Err(Fault::refused(format!("there is no code {}; the codes are {}", self.code, known.join(" "))))
-            }
+            None => Err(Fault::refused(format!("there is no code {code}; `pilot explain` lists all that there are"))),
         }
     }
 }

@@ -1,14 +1,14 @@
 //! Follows an upgrade on stderr: every fact that matters as a line, and, on a terminal, one moving line with what goes on
 //! now. Dials again when the coordinator is restarted; Ctrl-C detaches and the upgrade goes on.
 
-use std::io::{IsTerminal as _, stderr};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use runtime::clock::Clock;
 
 use super::client::{Client, Watching};
-use super::{Common, Exit, Fault, render, say};
+use super::pace::Pace;
+use super::{Common, Exit, Fault, Output, paint, print, render, say};
 use crate::operator::view::{StatusView, WatchView};
 
 /// How long a coordinator may be away before following gives up; the upgrade goes on without a follower.
@@ -25,14 +25,14 @@ pub(super) enum Until {
     Finished,
 }
 
-/// Follows from a fact on. Returns how it went and how it stands.
+/// Follows from a fact on, and prints how it stands in the end.
 pub(super) async fn follow(
     client: &mut Client,
     common: &Common,
     id: &str,
     from: u64,
     until: Until,
-) -> Result<(Exit, StatusView), Fault> {
+) -> Result<Exit, Fault> {
     let clock = Clock::system();
     let mut screen = Screen::new(clock.clone());
     let work = stream(client, common, id, from, until, &clock, &mut screen);
@@ -42,11 +42,25 @@ pub(super) async fn follow(
     };
     screen.clear();
     match result {
-        Some(result) => result,
+        Some(Ok((exit, status))) => {
+            print(&match common.output {
+                Output::Json => render::json(&status),
+                Output::Text => render::summary(&status),
+            });
+            say(&format!("for the change record: pilot report {id}"));
+            if status.switched_over {
+                say(&format!("what Terraform needs now that names have moved: pilot report {id} --format terraform"));
+            }
+            Ok(exit)
+        }
+        Some(Err(fault)) => Err(fault),
         None => {
             say(&format!("detached; the upgrade goes on. Follow it again: pilot watch {id}"));
-            let status = Client::connect(common).await?.status(id).await?;
-            Ok((Exit::Done, status))
+            // As it was seen last: nobody who wants to leave waits for an answer.
+            if let (Output::Json, Some(status)) = (common.output, &screen.last) {
+                print(&render::json(status));
+            }
+            Ok(Exit::Detached)
         }
     }
 }
@@ -128,6 +142,8 @@ fn over(status: &StatusView, until: Until, persons: u32) -> Option<Exit> {
 /// Where the follower writes: lines, and a moving line on a terminal.
 struct Screen {
     bar: Option<ProgressBar>,
+    pace: Pace,
+    last: Option<StatusView>,
     clock: Clock,
     said: runtime::clock::Mono,
     asked: Option<String>,
@@ -136,14 +152,14 @@ struct Screen {
 
 impl Screen {
     fn new(clock: Clock) -> Screen {
-        let bar = stderr().is_terminal().then(|| {
+        let bar = paint::can_move().then(|| {
             let bar = ProgressBar::new_spinner();
             bar.set_style(ProgressStyle::default_spinner());
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
         let said = clock.mono();
-        Screen { bar, clock, said, asked: None, noted: false }
+        Screen { bar, pace: Pace::default(), last: None, clock, said, asked: None, noted: false }
     }
 
     fn line(&self, text: &str) {
@@ -174,9 +190,11 @@ impl Screen {
             }
             self.asked = action;
         }
-        let now = render::now(&view.status);
+        let rate = self.pace.note(self.clock.mono(), view.status.current.as_ref());
+        let now = render::now_at(&view.status, rate);
+        self.last = Some(view.status.clone());
         match &self.bar {
-            Some(bar) => bar.set_message(now),
+            Some(bar) => draw(bar, &view.status, now),
             None if self.clock.mono() - self.said >= SAY_EVERY => {
                 self.line(&now);
                 self.said = self.clock.mono();
@@ -190,4 +208,22 @@ impl Screen {
             bar.finish_and_clear();
         }
     }
+}
+
+/// The moving line, with a bar where a work is counted.
+fn draw(bar: &ProgressBar, status: &StatusView, now: String) {
+    let count = status.current.as_ref().and_then(|current| current.progress.as_ref());
+    match count.filter(|count| count.total > 0 && count.unit != engine::Unit::BYTES.0) {
+        Some(count) => {
+            let style = ProgressStyle::with_template("{spinner} [{bar:20}] {wide_msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()).progress_chars("=> "));
+            bar.set_length(count.total);
+            bar.set_position(count.done.min(count.total));
+        }
+        None => {
+            let style = ProgressStyle::with_template("{spinner} {wide_msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        }
+    }
+    bar.set_message(now);
 }

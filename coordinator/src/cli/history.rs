@@ -6,7 +6,13 @@ use super::client::Client;
 use super::{Common, Exit, Fault, Output, print, render};
 use crate::operator::view::HistoryView;
 
+const EXAMPLES: &str = "\
+Examples:
+  pilot history up-0193f3a1c2
+  pilot history up-0193f3a1c2 --output json";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct History {
     /// The upgrade
     id: String,

@@ -1,7 +1,7 @@
 //! The `pilot` command: one file a verb. A verb parses, makes one call to the coordinator, renders. No logic.
 //!
 //! Data to stdout, the rest to stderr. Exit codes: 0 done, 1 failed (and unwound), 2 refused, 3 stopped for a person,
-//! 64 bad usage.
+//! 64 bad usage, 130 detached by Ctrl-C.
 
 mod abort;
 mod agents;
@@ -12,7 +12,11 @@ pub(crate) mod explain;
 mod follow;
 mod history;
 mod hooks;
+mod pace;
+mod pages;
+pub(crate) mod paint;
 mod pause;
+mod postpone;
 mod preflight;
 mod render;
 mod report;
@@ -20,23 +24,33 @@ mod resume;
 mod serve;
 mod spec;
 mod status;
+mod tune;
 mod upgrade;
 mod watch;
 
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 pub use explain::page;
 
 /// Upgrades Amazon Aurora PostgreSQL clusters to a new major version with near-zero downtime.
 #[derive(Debug, Parser)]
-#[command(name = "pilot", version, about, max_term_width = 100)]
+#[command(name = "pilot", version, about, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
+    /// Colour: where there is a terminal and NO_COLOR is not set, always, or never
+    #[arg(long, global = true, value_enum, default_value_t = paint::When::Auto, value_name = "WHEN")]
+    color: paint::When,
 }
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed and unwound, 2 refused (nothing was touched), 3 stopped for a person,
+64 bad usage, 130 detached by Ctrl-C (the upgrade goes on).
+
+`pilot VERB --help` shows examples. A code such as PU0601 is explained by `pilot explain PU0601`.";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -60,14 +74,22 @@ enum Verb {
     Pause(pause::Pause),
     /// Ends a pause, or tries again what stopped for a person
     Resume(resume::Resume),
+    /// Holds an upgrade before its switchover until a time, or until told; everything before goes on
+    Postpone(postpone::Postpone),
+    /// Changes thresholds of an upgrade while it runs; without any, shows what can be changed
+    Tune(tune::Tune),
     /// Unwinds an upgrade; not possible once it has switched over
     Abort(abort::Abort),
     /// Shows the agents; issues certificates
     Agents(agents::Agents),
     /// Tries a hook of the coordinator's configuration
     Hooks(hooks::Hooks),
-    /// Shows the runbook page of an error code
+    /// Shows the runbook page of an error code; without one, all codes
     Explain(explain::Explain),
+    /// Prints the completions for a shell
+    Completions(pages::Completions),
+    /// Prints or writes the manual pages
+    Man(pages::Man),
 }
 
 /// How data is printed.
@@ -122,6 +144,8 @@ pub enum Exit {
     Refused = 2,
     Person = 3,
     Usage = 64,
+    /// By Ctrl-C; what was followed goes on.
+    Detached = 130,
 }
 
 /// Why a verb did not do what it was asked.
@@ -147,7 +171,10 @@ impl Fault {
 
 /// Runs the command of this process's arguments. Help and version exit 0, bad usage 64.
 pub async fn run() -> Exit {
-    let cli = match Cli::try_parse() {
+    // Help and usage are coloured by the same rule, before anything is parsed.
+    let command = Cli::command().color(paint::asked_for(std::env::args()).into());
+    let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
@@ -155,6 +182,7 @@ pub async fn run() -> Exit {
             return exit;
         }
     };
+    paint::decide(cli.color);
     match dispatch(cli.verb).await {
         Ok(exit) => exit,
         Err(fault) => {
@@ -176,10 +204,14 @@ async fn dispatch(verb: Verb) -> Result<Exit, Fault> {
         Verb::Approve(verb) => verb.run().await,
         Verb::Pause(verb) => verb.run().await,
         Verb::Resume(verb) => verb.run().await,
+        Verb::Postpone(verb) => verb.run().await,
+        Verb::Tune(verb) => verb.run().await,
         Verb::Abort(verb) => verb.run().await,
         Verb::Agents(verb) => verb.run().await,
         Verb::Hooks(verb) => verb.run().await,
         Verb::Explain(verb) => verb.run(),
+        Verb::Completions(verb) => verb.run(),
+        Verb::Man(verb) => verb.run(),
     }
 }
 
@@ -197,8 +229,6 @@ pub(crate) fn say(text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -239,9 +269,48 @@ mod tests {
             "pilot hooks test --config pilot.toml change-freeze",
             "pilot hooks test --config pilot.toml team-channel --point finished --output json",
             "pilot explain PU0001",
+            "pilot tune up-1 replication.lag_bytes_max=16MiB",
+            "pilot postpone up-1 --for 2h",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
         }
+    }
+
+    /// Every leaf of the tree of verbs, with its help.
+    fn leaves(command: &clap::Command, path: &str, all: &mut Vec<(String, String)>) {
+        let (name, help) = (format!("{path}{}", command.get_name()), command.get_after_help());
+        if !command.has_subcommands() || command.get_name() == "agents" {
+            all.push((name.clone(), help.map(ToString::to_string).unwrap_or_default()));
+        }
+        command.get_subcommands().for_each(|verb| leaves(verb, &format!("{name} "), all));
+    }
+
+    #[test]
+    fn every_verb_has_examples_and_each_of_them_is_understood() {
+        let mut all = Vec::new();
+        leaves(&Cli::command(), "", &mut all);
+        assert!(all.len() > 15, "{all:?}");
+        for (name, help) in all {
+            let lines: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+            assert!(lines.iter().any(|line| line.starts_with(&name)), "{name} --help has no example of it:\n{help}");
+            for line in lines {
+                let command = line.split(['>', '|']).next().unwrap_or(line);
+                let words = words(command);
+                Cli::try_parse_from(&words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            }
+        }
+    }
+
+    /// As a shell takes a line apart, for lines with nothing but single quotes.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        for (n, part) in line.split('\'').enumerate() {
+            match n % 2 {
+                1 => words.push(part.to_owned()),
+                _ => words.extend(part.split_whitespace().map(str::to_owned)),
+            }
+        }
+        words
     }
 
     #[test]
@@ -259,6 +328,10 @@ mod tests {
             "pilot agents enrol --ca ca --out tls --agent a-1",
             "pilot agents revoke --ca ca --crl ca/ca.crl",
             "pilot hooks test change-freeze",
+            "pilot tune up-1 lag",
+            "pilot postpone up-1 --for 2h --off",
+            "pilot postpone up-1 --until tomorrow",
+            "pilot status --color sometimes",
         ] {
             assert!(parse(line).unwrap_err().use_stderr(), "{line}");
         }

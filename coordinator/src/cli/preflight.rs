@@ -5,7 +5,13 @@ use clap::Args;
 use super::client::Client;
 use super::{Common, Exit, Fault, Output, SpecArgs, print, render};
 
+const EXAMPLES: &str = "\
+Examples:
+  pilot preflight --cluster orders --to 16
+  pilot preflight --spec orders.toml --output json";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Preflight {
     #[command(flatten)]
     spec: SpecArgs,

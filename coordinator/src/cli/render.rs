@@ -6,10 +6,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Fault, Output, print};
+use super::{Fault, Output, paint, print};
 use crate::operator::PlanView;
 use crate::operator::facts::fate;
-use crate::operator::view::{Brief, FactView, StatusView, finding_line};
+use crate::operator::view::{Brief, FactView, SettingView, SettingsView, StatusView, finding_line};
 use crate::preflight::Finding;
 
 /// A view as one JSON line.
@@ -122,7 +122,10 @@ pub(super) fn briefs(briefs: &[Brief]) -> String {
     }
     let mut text = String::new();
     for brief in briefs {
-        let state = brief.outcome.clone().unwrap_or_else(|| format!("in {} ({})", brief.phase, brief.health));
+        let state = match &brief.outcome {
+            Some(outcome) => paint::state(outcome, outcome),
+            None => format!("in {} ({})", brief.phase, paint::state(&brief.health, &brief.health)),
+        };
         put!(
             text,
             "{}  {}  {} -> {}  {state}  {}",
@@ -139,7 +142,10 @@ pub(super) fn briefs(briefs: &[Brief]) -> String {
 /// Everything about one upgrade.
 pub(super) fn status(view: &StatusView) -> String {
     let mut text = String::new();
-    let state = view.outcome.clone().unwrap_or_else(|| format!("{}, {}", view.direction, view.health));
+    let state = match &view.outcome {
+        Some(outcome) => paint::state(outcome, outcome),
+        None => format!("{}, {}", view.direction, paint::state(&view.health, &view.health)),
+    };
     put!(
         text,
         "{}: {} from {} to {}: {state}, {}",
@@ -164,8 +170,12 @@ pub(super) fn status(view: &StatusView) -> String {
         .for_each(|alarm| put!(text, "alarm ({}, {}): {} ({})", alarm.monitor, alarm.level, alarm.text, alarm.code));
     view.warnings.iter().for_each(|warning| put!(text, "warning: {} ({})", warning.detail, warning.code));
     view.approvals.iter().for_each(|approval| put!(text, "asks to approve {}: {}", approval.name, approval.why));
+    if let Some(until) = view.postponed_until {
+        let until = if until == jiff::Timestamp::MAX { "told otherwise".to_owned() } else { until.to_string() };
+        put!(text, "postponed: no switchover until {until} (`pilot postpone {} --off` ends it)", view.id);
+    }
     if let Some(action) = &view.next_action {
-        put!(text, "next: {action}");
+        put!(text, "next: {}", paint::strong(action));
     }
     text
 }
@@ -174,7 +184,10 @@ fn put_steps(text: &mut String, view: &StatusView) {
     for step in &view.steps {
         let time = step.seconds.map(seconds).unwrap_or_default();
         let again = if step.attempt > 1 { format!(" (attempt {})", step.attempt) } else { String::new() };
-        put!(text, "  {:<10} {}{again}  {time}", step.state, step.title);
+        let state = paint::state(&step.state, &format!("{:<10}", step.state));
+        let usual = step.expected_seconds.filter(|_| matches!(step.state.as_str(), "pending" | "running"));
+        let usual = usual.map(|usual| format!("  (took {} before)", seconds(usual))).unwrap_or_default();
+        put!(text, "  {state} {}{again}  {time}{usual}", step.title);
         if let Some(failure) = step.failure.as_ref().filter(|_| step.state == "failed" || step.state == "stuck") {
             put!(text, "             {failure}");
         }
@@ -272,11 +285,25 @@ pub(super) fn worth_a_line(fact: &FactView) -> bool {
 
 /// What goes on now, on one line.
 pub(super) fn now(view: &StatusView) -> String {
+    now_at(view, None)
+}
+
+/// The same, with the rate that a follower has seen.
+pub(super) fn now_at(view: &StatusView, rate: Option<f64>) -> String {
     let mut text = view.phase.clone();
+    if let Some(place) = view.steps.iter().position(|step| step.id == view.phase) {
+        let _ = write!(text, " ({} of {})", place + 1, view.steps.len());
+    }
     if let Some(current) = &view.current {
         let _ = write!(text, ": {}", current.doing);
         if let Some(progress) = &current.progress {
             let _ = write!(text, ", {}/{} {}", progress.done, progress.total, progress.unit);
+        }
+        if let Some(rate) = rate {
+            let _ = write!(text, " ({rate:.1}/s)");
+        }
+        if let Some(left) = left(view, rate) {
+            let _ = write!(text, ", about {} left", seconds(left));
         }
         if let Some(waiting) = &current.waiting_for {
             let _ = write!(text, ", waits for {waiting}");
@@ -292,6 +319,44 @@ pub(super) fn now(view: &StatusView) -> String {
         let _ = write!(text, ", backlog {backlog}");
     }
     text
+}
+
+/// What is left: by the rate that was seen, else what the coordinator expects.
+fn left(view: &StatusView, rate: Option<f64>) -> Option<f64> {
+    let current = view.current.as_ref()?;
+    let progress = current.progress.as_ref();
+    let by_rate = progress.zip(rate).map(|(count, rate)| count.total.saturating_sub(count.done) as f64 / rate);
+    by_rate.filter(|left| *left > 0.0).or(current.left_seconds)
+}
+
+/// What can be tuned, a line each; what a person has changed is marked.
+pub(super) fn settings(view: &SettingsView) -> String {
+    let mut text = String::new();
+    put!(text, "settings of {} (`pilot tune {} KEY=VALUE`); * was changed since it was started", view.id, view.id);
+    for setting in &view.settings {
+        let (mark, value) = match setting.value == setting.started_with {
+            true => (" ", said(setting, &setting.value)),
+            false => ("*", format!("{} (was {})", said(setting, &setting.value), said(setting, &setting.started_with))),
+        };
+        let default = match setting.value == setting.default {
+            true => String::new(),
+            false => format!(", default {}", said(setting, &setting.default)),
+        };
+        let from = if setting.applies == "now" { "" } else { "; from the next attempt" };
+        let value = if mark == "*" { paint::strong(&value) } else { value };
+        put!(text, "{mark} {:<40} {value}{default}  {}{from}", setting.key, setting.what);
+    }
+    text
+}
+
+/// A value with its unit, and as people say it where that is shorter.
+fn said(setting: &SettingView, value: &Value) -> String {
+    let plain = format!("{value} {}", setting.unit);
+    match (setting.unit.as_str(), value.as_u64(), value.as_f64()) {
+        ("bytes", Some(count), _) if count >= 1024 => format!("{plain} = {}", bytes(count)),
+        ("seconds", _, Some(time)) if time >= 60.0 => format!("{plain} = {}", seconds(time)),
+        _ => plain,
+    }
 }
 
 /// The agents, by cluster.

@@ -6,7 +6,12 @@ use serde_json::json;
 use super::client::Client;
 use super::{Common, Exit, Fault, render};
 
+const EXAMPLES: &str = "\
+Examples:
+  pilot resume up-0193f3a1c2";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Resume {
     /// The upgrade
     id: String,

@@ -36,7 +36,13 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// A peer that answers no ping for this long is gone.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
 
+const EXAMPLES: &str = "\
+Examples:
+  pilot serve --config pilot.toml
+  pilot serve --config pilot.toml --listen 0.0.0.0:7400 --admin-listen 127.0.0.1:7401";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Serve {
     /// The configuration (TOML)
     #[arg(long, value_name = "FILE")]
@@ -54,9 +60,11 @@ impl Serve {
         let overrides = Overrides { listen: self.listen, admin_listen: self.admin_listen };
         let config = Config::load(&self.config, &overrides)
             .map_err(|error| Fault::usage(runtime::supervision::chain(&error)))?;
-        telemetry::init(config.log.format, &config.log.filter)
+        let traces = telemetry::init(config.log.format, &config.log.filter, "pilot")
             .map_err(|error| Fault::usage(runtime::supervision::chain(&error)))?;
         serve(config).await.map_err(|error| Fault::failed(format!("{error:#}")))?;
+        // What is left is sent, which waits for the runtime's own threads.
+        let _sent = tokio::task::spawn_blocking(move || drop(traces)).await;
         Ok(Exit::Done)
     }
 }

@@ -7,7 +7,14 @@ use super::client::Client;
 use super::{Common, Exit, Fault, Output, print, render};
 use crate::operator::view::Brief;
 
+const EXAMPLES: &str = "\
+Examples:
+  pilot status
+  pilot status up-0193f3a1c2
+  pilot status up-0193f3a1c2 --output json";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Status {
     /// The upgrade; without it, all of them, newest first
     id: Option<String>,

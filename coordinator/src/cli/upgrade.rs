@@ -6,10 +6,17 @@ use clap::{Args, ValueEnum};
 
 use super::client::Client;
 use super::follow::{Until, follow};
-use super::{Common, Exit, Fault, Output, SpecArgs, print, render, say};
+use super::{Common, Exit, Fault, SpecArgs, render, say};
 use crate::operator::PlanView;
 
+const EXAMPLES: &str = "\
+Examples:
+  pilot upgrade --cluster orders --to 16
+  pilot upgrade --cluster orders --to 16 --spec orders.toml --yes --until finished
+  pilot upgrade --cluster orders --to 16 --retries 1 --clean-leftovers";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Upgrade {
     #[command(flatten)]
     spec: SpecArgs,
@@ -47,16 +54,7 @@ impl Upgrade {
             FollowUntil::Verified => Until::Verified,
             FollowUntil::Finished => Until::Finished,
         };
-        let (exit, status) = follow(&mut client, &self.common, &id, 0, until).await?;
-        match self.common.output {
-            Output::Json => print(&render::json(&status)),
-            Output::Text => print(&render::summary(&status)),
-        }
-        say(&format!("for the change record: pilot report {id}"));
-        if status.switched_over {
-            say(&format!("what Terraform needs now that names have moved: pilot report {id} --format terraform"));
-        }
-        Ok(exit)
+        follow(&mut client, &self.common, &id, 0, until).await
     }
 }
 

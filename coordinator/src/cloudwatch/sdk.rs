@@ -11,6 +11,7 @@ use runtime::clock::Clock;
 
 use super::*;
 use crate::rds::sdk::Options;
+use crate::rds::sdk::calls::Calls;
 use crate::rds::sdk::failure::{Effect, failed};
 use crate::rds::{Class, Error};
 
@@ -33,7 +34,8 @@ impl Sdk {
     pub fn new(config: &SdkConfig, options: &Options, clock: Clock) -> Self {
         let pinned = Builder::from(config).behavior_version(BehaviorVersion::v2026_01_12());
         let pinned = pinned.retry_config(options.read_retries()).timeout_config(options.read_timeouts());
-        Self { client: Client::from_conf(pinned.build()), clock }
+        let calls = Calls { service: "cloudwatch", operation: Some(OPERATION), changes: false };
+        Self { client: Client::from_conf(pinned.interceptor(calls).build()), clock }
     }
 
     async fn ask(&self, metric: Metric, instance: &InstanceId, since: Timestamp) -> Result<Option<Point>, Error> {

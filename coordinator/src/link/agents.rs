@@ -98,7 +98,7 @@ pub enum Keep {
 }
 
 /// One agent as people see it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentSeen {
     pub agent: AgentId,
     pub connected: bool,

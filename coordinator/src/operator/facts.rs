@@ -1,6 +1,7 @@
 //! A fact as one sentence, for the log, the history and the follower. Never values of rows or settings.
 
 use engine::{Fact, Outcome, Request};
+use jiff::Timestamp;
 use proto::report::{Event, HoldKind, OutageKind, Session, Verdict};
 
 use super::course::said;
@@ -51,8 +52,12 @@ pub(crate) fn asked(request: &Request<Upgrade>) -> String {
         Request::Pause => "pause".to_owned(),
         Request::Resume => "resume".to_owned(),
         Request::Abort => "abort".to_owned(),
+        Request::Postpone { until } if *until == Timestamp::MAX => "postpone the switchover until told".to_owned(),
         Request::Postpone { until } => format!("postpone the switchover until {until}"),
-        Request::Tune { key, .. } => format!("tune {key}"),
+        Request::Tune { settings } => {
+            let settings: Vec<String> = settings.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+            format!("tune {}", settings.join(", "))
+        }
         Request::Other { ask } => match *ask {},
     }
 }

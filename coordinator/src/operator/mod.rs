@@ -4,8 +4,12 @@
 //! It reads the fold and puts wishes into the inbox. It appends nothing and decides nothing about an upgrade.
 
 pub mod course;
+#[cfg(test)]
+mod documented;
+pub mod expected;
 pub mod facts;
 mod folds;
+mod live;
 pub(crate) mod plan;
 mod service;
 pub mod tally;
@@ -25,8 +29,8 @@ use runtime::supervision::chain;
 
 pub use folds::Before;
 pub use plan::{Cause, PlanStep, PlanView};
-pub(crate) use service::LEADER;
 pub use service::OperatorService;
+pub(crate) use service::{LEADER, REQUEST_ID};
 
 use crate::codes;
 use crate::drivers::{Drivers, Running};
@@ -97,11 +101,12 @@ pub struct Asked {
 pub struct Operator {
     drivers: Drivers,
     folds: Folds,
+    ended: live::Ended,
 }
 
 impl Operator {
     pub fn new(drivers: Drivers) -> Operator {
-        Operator { drivers, folds: Folds::default() }
+        Operator { drivers, folds: Folds::default(), ended: live::Ended::default() }
     }
 
     /// Every upgrade that the store knows, newest first.
@@ -119,7 +124,11 @@ impl Operator {
     /// One upgrade as it stands.
     pub async fn status(&self, id: &str) -> Result<StatusView, Refusal> {
         let info = self.drivers.options().store.info(&RunId::from(id)).await.map_err(store)?;
-        self.status_of(info).await
+        let mut view = self.status_of(info).await?;
+        if view.outcome.is_none() {
+            view.expect(&self.expected().await?);
+        }
+        Ok(view)
     }
 
     async fn status_of(&self, info: RunInfo) -> Result<StatusView, Refusal> {
@@ -148,7 +157,10 @@ impl Operator {
                 ));
             }
         }
-        self.status_from_journal(info).await
+        match info.outcome {
+            None => self.status_from_journal(info).await,
+            Some(_) => self.status_of_ended(info).await,
+        }
     }
 
     /// For an upgrade without a driver: the fold of its journal.
@@ -437,12 +449,24 @@ impl Operator {
         let run = RunId::from(id);
         let info = options.store.info(&run).await.map_err(store)?;
         if let Some(outcome) = info.outcome {
-            return Err(Refusal::Refused(format!("upgrade {id} has ended: {}", outcome.as_str())));
+            return Err(Refusal::Refused(format!(
+                "upgrade {id} has ended: {}; see how with `pilot status {id}`",
+                outcome.as_str()
+            )));
         }
-        if matches!(request, Request::Abort) {
-            confirmed(info.subject.as_str(), confirm)?;
-            self.may_abort(&run).await?;
-        }
+        let request = match request {
+            Request::Abort => {
+                confirmed(info.subject.as_str(), confirm)?;
+                self.may_abort(&run).await?;
+                Request::Abort
+            }
+            Request::Tune { settings } => Request::Tune { settings: self.may_tune(&run, &settings).await? },
+            Request::Postpone { until } => {
+                self.may_postpone(&run, until).await?;
+                Request::Postpone { until }
+            }
+            other => other,
+        };
         let ask = if ask.is_empty() { AskId::fresh() } else { AskId::from(ask) };
         let mut changes = options.store.watch(&run);
         engine::journal::ask::<Upgrade>(&*options.store, &run, ask.clone(), by.into(), &request, options.clock.now())
@@ -459,6 +483,9 @@ impl Operator {
             }
         };
         let taken = options.clock.timeout(Duration::from_secs(2), taken).await.is_ok();
+        if let (true, Request::Tune { settings }) = (taken, &request) {
+            self.was_tuned(&run, settings).await?;
+        }
         Ok(Answer { upgrade: id.to_owned(), ask: ask.to_string(), taken })
     }
 }

@@ -31,6 +31,11 @@ const WATCH_AT_LEAST: Duration = Duration::from_secs(1);
 /// In a refusal of a coordinator that stands by: the address of the one that drives, empty when none is known.
 pub(crate) const LEADER: &str = "pilot-leader";
 
+/// Names the command that asks, in the log; a wish has the same id in the journal.
+pub(crate) const REQUEST_ID: &str = "x-request-id";
+/// Longer ones are none of ours.
+const REQUEST_ID_MAX: usize = 64;
+
 /// The service, to be added to a tonic server.
 pub struct OperatorService {
     operator: Operator,
@@ -58,6 +63,12 @@ fn status(refusal: Refusal) -> Status {
         }
         Refusal::Failed(text) => Status::unavailable(text),
     }
+}
+
+/// The id that a command gave itself.
+fn request_id<T>(request: &Request<T>) -> Option<String> {
+    let id = request.metadata().get(REQUEST_ID)?.to_str().ok()?;
+    (id.len() <= REQUEST_ID_MAX && id.bytes().all(|byte| byte.is_ascii_graphic())).then(|| id.to_owned())
 }
 
 fn document(view: &impl Serialize) -> Reply<Document> {
@@ -91,10 +102,12 @@ impl OperatorRpc for OperatorService {
 
     async fn start_upgrade(&self, request: Request<StartRequest>) -> Reply<Started> {
         let caller = self.guard.operator(&request, Role::Operate).await?;
+        let named = request_id(&request);
         let request = request.into_inner();
         let spec: UpgradeSpec = read("the spec", &request.spec_json)?;
         let by = caller.name(&request.asked_by);
         let id = self.operator.start(spec, &request.plan_digest, &by).await.map_err(status)?;
+        tracing::info!(request = named, upgrade = %id, by, "an upgrade was asked for");
         Ok(Response::new(Started { upgrade_id: id.to_string() }))
     }
 
@@ -137,8 +150,14 @@ impl OperatorRpc for OperatorService {
         let role = if matches!(wish, Wish::Approve { .. }) { Role::Approve } else { Role::Operate };
         let by = self.guard.operator(&request, role).await?.name(&request.get_ref().asked_by);
         let request = request.into_inner();
+        tracing::info!(request = request.ask_id, upgrade = request.upgrade_id, by, "a wish was asked for");
         let answer = self.operator.ask(&request.upgrade_id, &request.ask_id, &by, wish, confirm);
         document(&answer.await.map_err(status)?)
+    }
+
+    async fn settings(&self, request: Request<UpgradeRequest>) -> Reply<Document> {
+        self.guard.operator(&request, Role::View).await?;
+        document(&self.operator.settings(&request.get_ref().upgrade_id).await.map_err(status)?)
     }
 
     async fn agents(&self, request: Request<AgentsRequest>) -> Reply<Document> {

@@ -5,20 +5,23 @@ use std::collections::BTreeMap;
 
 use engine::cx::Doing;
 use engine::state::Mode;
-use engine::{Alarm, Outcome, PlanShape, Progress, Record, RunInfo, State, Status, StepState};
+use engine::{Alarm, Outcome, PlanShape, Progress, Record, RunInfo, State, Status, StepState, Unit};
 use jiff::Timestamp;
 use proto::report::Report;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::course::Moment;
-use super::facts;
 use super::tally::{Counts, Downtime, Gap, SchemaChange, SessionEnd, Statement, StepTimes, Tally};
+use super::{expected, facts};
 use crate::link::{AgentSeen, Fresh};
 use crate::preflight::Finding;
 use crate::sampling::total;
 use crate::store::About;
 use crate::world::Upgrade;
+
+/// The step that a person can postpone.
+const SWITCHOVER: &str = "switchover";
 
 /// A coordinator that does not drive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -63,6 +66,12 @@ pub struct StatusView {
     pub next_seq: u64,
     /// The point of no return is behind.
     pub switched_over: bool,
+    /// A person has paused it.
+    #[serde(default)]
+    pub paused: bool,
+    /// A person holds it before the switchover until then; the end of time (9999) is until told.
+    #[serde(default)]
+    pub postponed_until: Option<Timestamp>,
     pub steps: Vec<StepView>,
     pub current: Option<CurrentView>,
     pub lag: LagView,
@@ -109,6 +118,10 @@ pub struct StepView {
     #[serde(default)]
     pub worked_seconds: Option<f64>,
     pub attempt: u32,
+    /// What such a step took in the median of the earlier upgrades of this store that succeeded; null without one, and once
+    /// the upgrade has ended.
+    #[serde(default)]
+    pub expected_seconds: Option<f64>,
     /// Seconds spent in named waits, longest first.
     pub waits: Vec<WaitView>,
     pub failure: Option<String>,
@@ -126,6 +139,9 @@ pub struct CurrentView {
     /// `idle check run verify undo calm`.
     pub doing: String,
     pub progress: Option<ProgressView>,
+    /// What the step may still take, by what such steps took and by the share of its work that is done.
+    #[serde(default)]
+    pub left_seconds: Option<f64>,
     /// What is waited for and the last status seen.
     pub waiting_for: Option<String>,
     /// It waits for a person.
@@ -272,6 +288,50 @@ impl FactView {
     }
 }
 
+impl StatusView {
+    /// Puts in what its steps may be expected to take, and what is left of the one at work.
+    pub fn expect(&mut self, medians: &BTreeMap<String, f64>) {
+        for step in &mut self.steps {
+            step.expected_seconds = medians.get(&step.id).copied().map(rounded);
+        }
+        let Some(current) = &mut self.current else { return };
+        let Some(step) = self.steps.iter().find(|step| step.id == current.step && step.state == "running") else {
+            return;
+        };
+        // Lag is counted in bytes: of the bytes allowed, not of a work.
+        let done = current.progress.as_ref().filter(|count| count.unit != Unit::BYTES.0);
+        let done = done.map(|count| (count.done, count.total));
+        let left = step.seconds.and_then(|so_far| expected::left(so_far, done, step.expected_seconds));
+        current.left_seconds = left.map(rounded);
+    }
+}
+
+/// What of an upgrade can be tuned while it runs, as it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SettingsView {
+    pub id: String,
+    pub settings: Vec<SettingView>,
+}
+
+/// One setting of [`crate::spec::tune`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SettingView {
+    /// As in the spec: `replication.lag_bytes_max`.
+    pub key: String,
+    /// In force now.
+    pub value: Value,
+    /// As the upgrade was started.
+    pub started_with: Value,
+    pub default: Value,
+    /// `bytes`, `seconds`, `milliseconds`, `transactions`, `times`.
+    pub unit: String,
+    pub min: f64,
+    pub max: f64,
+    /// From when on a new value holds: `now`, or `next_attempt` of the step that uses it.
+    pub applies: String,
+    pub what: String,
+}
+
 /// What `watch` streams: the facts since the last one, and how it stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WatchView {
@@ -288,7 +348,7 @@ pub struct Answer {
     pub taken: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClusterAgents {
     pub cluster: String,
     pub agents: Vec<AgentSeen>,
@@ -330,6 +390,8 @@ pub fn status(
         next_seq: state.next_seq().0,
         seconds: ended.unwrap_or(now).duration_since(info.created_at).as_secs_f64().max(0.0),
         switched_over: state.committed(),
+        paused: state.paused(),
+        postponed_until: state.postponed_until().filter(|until| now < *until && !state.committed()),
         steps: state
             .steps()
             .iter()
@@ -381,6 +443,8 @@ fn empty(info: &RunInfo, about: &About, now: Timestamp) -> StatusView {
         seconds: now.duration_since(info.created_at).as_secs_f64().max(0.0),
         next_seq: 0,
         switched_over: false,
+        paused: false,
+        postponed_until: None,
         steps: Vec::new(),
         current: None,
         lag: LagView::default(),
@@ -453,6 +517,7 @@ fn step_view(step: &StepState, shape: &PlanShape, times: Option<&StepTimes>, now
         seconds: times.and_then(|times| times.seconds(now)).map(rounded),
         worked_seconds: times.and_then(|times| times.worked(now)).map(rounded),
         attempt: step.attempt,
+        expected_seconds: None,
         waits,
         failure: step.failure.as_ref().map(|failure| format!("{failure} ({})", failure.code)),
     }
@@ -487,6 +552,7 @@ fn current(progress: &Progress) -> Option<CurrentView> {
             total: count.total,
             unit: count.unit.0.to_owned(),
         }),
+        left_seconds: None,
         waiting_for: inside.or(outside),
         asks_person: progress.asks_operator,
         until: progress.until,
@@ -614,6 +680,9 @@ fn next_action(view: &StatusView) -> Option<String> {
             view.cluster
         )),
         (true, true) => Some(format!("look at the reason, then: pilot resume {id}")),
+        (false, false) if view.postponed_until.is_some() && view.phase == SWITCHOVER => {
+            Some(format!("pilot postpone {id} --off"))
+        }
         (false, _) => None,
     }
 }

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod bytes;
+pub(crate) mod calls;
 mod convert;
 pub(crate) mod failure;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::time::Duration;
 use aws::{Client, RetryConfig, TimeoutConfig};
 use aws_config::{BehaviorVersion, SdkConfig};
 
+use self::calls::Calls;
 use self::convert::Lacking;
 use self::failure::{Effect, failed};
 use super::*;
@@ -22,10 +24,11 @@ use super::*;
 /// What this module and its parts use of the SDK.
 pub(crate) mod aws {
     pub(crate) use aws_sdk_rds::Client;
+    pub(crate) use aws_sdk_rds::config::interceptors::FinalizerInterceptorContextRef;
     pub(crate) use aws_sdk_rds::config::retry::RetryConfig;
     pub(crate) use aws_sdk_rds::config::timeout::TimeoutConfig;
-    pub(crate) use aws_sdk_rds::config::{Builder, Credentials};
-    pub(crate) use aws_sdk_rds::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+    pub(crate) use aws_sdk_rds::config::{Builder, ConfigBag, Credentials, Intercept, RuntimeComponents};
+    pub(crate) use aws_sdk_rds::error::{BoxError, DisplayErrorContext, ProvideErrorMetadata, SdkError};
     pub(crate) use aws_sdk_rds::primitives::DateTime;
     pub(crate) use aws_sdk_rds::types;
 }
@@ -114,6 +117,8 @@ impl Sdk {
         let pinned = || aws::Builder::from(config).behavior_version(BehaviorVersion::v2026_01_12());
         let reads = pinned().retry_config(options.read_retries()).timeout_config(options.read_timeouts());
         let changes = pinned().retry_config(RetryConfig::disabled()).timeout_config(options.change_timeouts());
+        let calls = |changes| Calls { service: "rds", operation: None, changes };
+        let (reads, changes) = (reads.interceptor(calls(false)), changes.interceptor(calls(true)));
         Self { reads: Client::from_conf(reads.build()), changes: Client::from_conf(changes.build()) }
     }
 }

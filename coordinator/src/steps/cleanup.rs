@@ -23,7 +23,7 @@ use crate::{
     link::Wish,
     preflight::failed,
     rds::{self, Cluster, ClusterChange, FinalSnapshot, GroupScope, InstanceId, Names, Rds, SnapshotId},
-    spec::CleanupPolicy,
+    spec::{CleanupPolicy, UpgradeSpec},
     world::Upgrade,
 };
 
@@ -173,10 +173,10 @@ fn is_old_name(name: &str, production: &str) -> bool {
 
 /// No client was seen on the old side for as long as the spec asks.
 async fn until_quiet(cx: &Context<'_>) -> Result<(), Failure> {
-    let quiet_ms = cx.spec().cleanup.quiet_seconds * 1000;
-    let deadline = Duration::from_millis(quiet_ms) + Duration::from_secs(120);
-    let wait = Wait { every: Duration::from_millis(500), deadline, what: "the old side to be without clients" };
-    let quiet = cx.until(wait, || async {
+    let limit = |spec: &UpgradeSpec| Duration::from_secs(spec.cleanup.quiet_seconds) + Duration::from_secs(120);
+    let (every, what) = (Duration::from_millis(500), "the old side to be without clients");
+    let quiet = cx.until_in_force(every, what, limit, || async {
+        let quiet_ms = cx.spec_now().cleanup.quiet_seconds * 1000;
         let report = cx.world().agents.lead_report();
         let Some(old) = report.as_ref().and_then(|report| report.value.old_side.as_ref()) else {
             return Ok(Look::NotYet("the old side is not measured yet".into()));

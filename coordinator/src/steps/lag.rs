@@ -63,24 +63,23 @@ impl Lag {
 
 /// How long a condition has held without a break.
 pub(crate) struct Steady {
-    needed: Duration,
     since: Mutex<Option<Mono>>,
 }
 
 impl Steady {
-    pub(crate) fn new(needed: Duration) -> Steady {
-        Steady { needed, since: Mutex::new(None) }
+    pub(crate) fn new() -> Steady {
+        Steady { since: Mutex::new(None) }
     }
 
-    /// Notes whether it holds now; true once it has held long enough.
-    pub(crate) fn held(&self, now: Mono, holds: bool) -> bool {
+    /// Notes whether it holds now; true once it has held as long as is needed.
+    pub(crate) fn held(&self, now: Mono, needed: Duration, holds: bool) -> bool {
         let mut since = self.since.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !holds {
             *since = None;
             return false;
         }
         let began = *since.get_or_insert(now);
-        now.since(began) >= self.needed
+        now.since(began) >= needed
     }
 }
 
@@ -129,7 +128,7 @@ async fn figures(cx: &Context<'_>) -> Result<Figures, Failure> {
     let Some(writer): Option<InstanceId> = cluster.writer().map(|writer| writer.instance.clone()) else {
         return Ok(Figures::default());
     };
-    let age = Duration::from_secs(cx.spec().replication.cloudwatch_age_seconds_max);
+    let age = Duration::from_secs(cx.spec_now().replication.cloudwatch_age_seconds_max);
     let since = cx.clock().now().saturating_sub(age).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     let cloudwatch = &cx.world().cloudwatch;
     let lag = cloudwatch.oldest_replication_slot_lag(&writer, since).await;
@@ -164,7 +163,7 @@ pub(crate) async fn measure(cx: &Context<'_>, cloudwatch: &CloudWatchReader) -> 
 /// Shows the figure that matters most to people.
 pub(crate) fn show(cx: &Context<'_>, lag: &Lag) {
     if let Some(bytes) = lag.slot_bytes {
-        cx.progress(bytes, cx.spec().replication.lag_bytes_max, Unit::BYTES);
+        cx.progress(bytes, cx.spec_now().replication.lag_bytes_max, Unit::BYTES);
     }
 }
 
@@ -203,12 +202,12 @@ mod tests {
 
     #[test]
     fn a_break_starts_the_time_again() {
-        let steady = Steady::new(Duration::from_secs(10));
+        let (steady, needed) = (Steady::new(), Duration::from_secs(10));
         let at = |seconds| Mono(Duration::from_secs(seconds));
-        assert!(!steady.held(at(0), true));
-        assert!(!steady.held(at(9), false));
-        assert!(!steady.held(at(10), true));
-        assert!(!steady.held(at(19), true));
-        assert!(steady.held(at(20), true));
+        assert!(!steady.held(at(0), needed, true));
+        assert!(!steady.held(at(9), needed, false));
+        assert!(!steady.held(at(10), needed, true));
+        assert!(!steady.held(at(19), needed, true));
+        assert!(steady.held(at(20), needed, true));
     }
 }

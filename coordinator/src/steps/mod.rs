@@ -24,15 +24,13 @@ use std::time::Duration;
 
 pub(crate) use shared::Recorded;
 
-use engine::{Plan, Retry};
+use engine::{Plan, Retry, StepId};
 
 use crate::{monitors, spec::UpgradeSpec, world::Upgrade};
 
 /// The plan of an upgrade. The order is the program's; the spec sets only the budgets.
 pub fn plan(spec: &UpgradeSpec) -> Plan<Upgrade> {
-    let cut = &spec.switchover;
-    let again = crate::spec::seconds(cut.retry_after_seconds);
-    let attempts = Retry { retries_max: cut.attempts.saturating_sub(1), delay_min: again, delay_max: again };
+    let attempts = attempts(spec);
     let forward = Retry { retries_max: 10, delay_min: Duration::from_secs(1), delay_max: Duration::from_secs(60) };
     Plan::new()
         .then(prerequisites::Prerequisites)
@@ -47,4 +45,14 @@ pub fn plan(spec: &UpgradeSpec) -> Plan<Upgrade> {
         .retry(forward)
         .throughout(monitors::all())
         .restart_from(shared::ids::PROVISIONING, spec.retries)
+}
+
+/// The budget of a step that a person may change while it is spent.
+pub(crate) fn retry(spec: &UpgradeSpec, step: StepId) -> Option<Retry> {
+    (step == shared::ids::SWITCHOVER).then(|| attempts(spec))
+}
+
+fn attempts(spec: &UpgradeSpec) -> Retry {
+    let again = crate::spec::seconds(spec.switchover.retry_after_seconds);
+    Retry { retries_max: spec.switchover.attempts.saturating_sub(1), delay_min: again, delay_max: again }
 }

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     preflight::failed,
     rds::{self, DeploymentStatus},
+    spec::UpgradeSpec,
     world::Upgrade,
 };
 
@@ -111,11 +112,10 @@ impl Step<Upgrade> for PostSwitchover {
 
 async fn until_completed(cx: &Context<'_>, prepared: &Prepared, provisioned: &Provisioned) -> Result<(), Failure> {
     let rds = &*cx.world().rds;
-    let deadline = Duration::from_secs(cx.spec().after.completed_seconds_max);
-    let wait =
-        Wait { every: poll(cx.spec()).min(Duration::from_secs(2)), deadline, what: "AWS to say SWITCHOVER_COMPLETED" };
+    let limit = |spec: &UpgradeSpec| Duration::from_secs(spec.after.completed_seconds_max);
+    let (every, what) = (poll(cx.spec()).min(Duration::from_secs(2)), "AWS to say SWITCHOVER_COMPLETED");
     let id = &provisioned.deployment;
-    let completed = cx.until(wait, || async {
+    let completed = cx.until_in_force(every, what, limit, || async {
         let answer = rds::found(rds.deployment(id).await);
         let deployment = answer.map_err(|error| failed(format!("reading deployment {id}"), error))?;
         let name = &prepared.blue.cluster;
@@ -182,10 +182,10 @@ async fn refresh_views(cx: &Context<'_>) -> Result<u64, Failure> {
 
 /// Every controller runs, and no backlog is larger than when it was first seen.
 async fn until_ingesting(cx: &Context<'_>) -> Result<(), Failure> {
-    let deadline = Duration::from_secs(cx.spec().after.backlog_seconds_max);
-    let wait = Wait { every: Duration::from_millis(250), deadline, what: "ingestion to run and its backlog to fall" };
+    let limit = |spec: &UpgradeSpec| Duration::from_secs(spec.after.backlog_seconds_max);
+    let (every, what) = (Duration::from_millis(250), "ingestion to run and its backlog to fall");
     let first = std::sync::Mutex::new(None);
-    let seen = cx.until(wait, || async {
+    let seen = cx.until_in_force(every, what, limit, || async {
         let mut backlog = 0;
         for (agent, report) in cx.world().agents.reports() {
             let Some(report) = report.filter(|report| report.age < Duration::from_secs(5)) else {

@@ -2,6 +2,7 @@
 //! creation free. Undone by deleting deployment and green, and only when nothing of it is left on blue.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::{Failure, Gate, Look, Reversal, Step, StepId, Unit, Wait};
@@ -20,6 +21,7 @@ use super::{
     shared::{Context, Recorded, SETTLE, ids, instances, our_tag, poll, publish, recorded_cluster, targets, wish},
 };
 use crate::{
+    link::Wish,
     preflight::{self, failed},
     rds::{
         self, Deployment, DeploymentId, DeploymentName, DeploymentStatus, EventQuery, Instance, LogFrom, Names,
@@ -66,10 +68,7 @@ impl Step<Upgrade> for Provisioning {
 
     async fn run(&self, cx: &Context<'_>) -> Result<Provisioned, Failure> {
         let prepared = cx.output::<Prerequisites>()?;
-        let blind = targets(prepared.production.clone(), &prepared.blue, None);
-        let mut purging = wish(cx.spec(), blind, WatchWish { partitions: true, ..WatchWish::default() }, true);
-        purging.purger = Some(purge_policy(cx));
-        publish(cx, purging, SETTLE).await?;
+        publish(cx, purging(cx, &prepared), SETTLE).await?;
         let created = create(cx, &prepared).await?;
         let deployment = until_available(cx, &prepared, &created).await?;
         let green = green_of(cx, &prepared, &deployment).await?;
@@ -125,13 +124,32 @@ impl Step<Upgrade> for Provisioning {
 }
 
 /// What holds from the moment green exists until the cut.
-pub(crate) fn replicating_wish(spec: &UpgradeSpec, targets: Targets) -> crate::link::Wish {
+pub(crate) fn replicating_wish(spec: &UpgradeSpec, targets: Targets) -> Wish {
     let watch = WatchWish { marker: true, schema: true, partitions: true, old_side: false };
     wish(spec, targets, watch, true)
 }
 
+/// What holds while green is being made: the purger runs.
+fn purging(cx: &Context<'_>, prepared: &Prepared) -> Wish {
+    let blind = targets(prepared.production.clone(), &prepared.blue, None);
+    let mut purging = wish(cx.spec(), blind, WatchWish { partitions: true, ..WatchWish::default() }, true);
+    purging.purger = Some(purge_policy(cx));
+    purging
+}
+
+/// The agents are told again when a person has changed what the purger goes by.
+async fn purge_as_in_force(cx: &Context<'_>, prepared: &Prepared, told: &Mutex<PurgePolicy>) -> Result<(), Failure> {
+    let policy = purge_policy(cx);
+    if *told.lock().unwrap_or_else(PoisonError::into_inner) == policy {
+        return Ok(());
+    }
+    publish(cx, purging(cx, prepared), SETTLE).await?;
+    *told.lock().unwrap_or_else(PoisonError::into_inner) = policy;
+    Ok(())
+}
+
 fn purge_policy(cx: &Context<'_>) -> PurgePolicy {
-    let spec = &cx.spec().purge;
+    let spec = &cx.spec_now().purge;
     let millis = |seconds: f64| (seconds * 1000.0) as u64;
     PurgePolicy {
         idle_grace_ms: millis(spec.idle_grace_seconds),
@@ -211,14 +229,11 @@ async fn look(cx: &Context<'_>, name: &DeploymentName) -> Result<Look<Created>, 
 async fn until_available(cx: &Context<'_>, prepared: &Prepared, created: &Created) -> Result<Deployment, Failure> {
     let spec = &cx.spec().provisioning;
     let good = AtomicU32::new(0);
-    let purge = &cx.spec().purge;
-    let blocked = Steady::new(crate::spec::seconds(purge.active_wait_seconds + purge.idle_grace_seconds));
-    let wait = Wait {
-        every: poll(cx.spec()),
-        deadline: Duration::from_secs(spec.seconds_max),
-        what: "green to be built, upgraded and available",
-    };
-    cx.until(wait, || async {
+    let blocked = Steady::new();
+    let told = Mutex::new(purge_policy(cx));
+    let limit = |spec: &UpgradeSpec| Duration::from_secs(spec.provisioning.seconds_max);
+    cx.until_in_force(poll(cx.spec()), "green to be built, upgraded and available", limit, || async {
+        purge_as_in_force(cx, prepared, &told).await?;
         let rds = &*cx.world().rds;
         let answer = rds::found(rds.deployment(&created.deployment).await);
         let deployment = answer.map_err(|error| failed(format!("reading deployment {}", created.deployment), error))?;
@@ -228,7 +243,9 @@ async fn until_available(cx: &Context<'_>, prepared: &Prepared, created: &Create
         };
         let (done, total) = deployment.tasks_done();
         cx.progress(done, total, Unit("tasks"));
-        if blocked.held(cx.clock().mono(), slots_are_blocked(cx)) {
+        let purge = &cx.spec_now().purge;
+        let long = crate::spec::seconds(purge.active_wait_seconds + purge.idle_grace_seconds);
+        if blocked.held(cx.clock().mono(), long, slots_are_blocked(cx)) {
             let why = "transactions that are still active hold up the slots of the deployment; approving ends them";
             cx.approval("purge-active", why).await?;
         }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use engine::{Failure, FailureClass, Gate, Look, Reversal, Step, StepId, Wait};
+use engine::{Failure, FailureClass, Gate, Look, Reversal, Step, StepId};
 use proto::{
     jobs::{Compare, CompareSchema, Compared, SchemaDifferences, TableCompared},
     side::Side,
@@ -18,7 +18,7 @@ use super::{
     provisioning::{Provisioning, replicating_wish},
     shared::{Context, SETTLE, fresh_job, ids, job, out_of_time, publish, recorded_cluster, targets},
 };
-use crate::world::Upgrade;
+use crate::{spec::UpgradeSpec, world::Upgrade};
 
 pub struct ReplicatingData;
 
@@ -129,16 +129,17 @@ fn largest(mut tables: Vec<TableCompared>) -> Vec<TableCompared> {
 
 /// Waits until every gate has held for the sustained time; lag that never drains fails for good.
 async fn until_drained(cx: &Context<'_>) -> Result<Lag, Failure> {
-    let limits = &cx.spec().replication;
-    let steady = Steady::new(crate::spec::seconds(limits.sustained_seconds));
-    let deadline = Duration::from_secs(limits.drain_seconds_max);
-    let wait = Wait { every: lag::EVERY, deadline, what: "replication lag to stay under its thresholds" };
+    let steady = Steady::new();
+    let limit = |spec: &UpgradeSpec| Duration::from_secs(spec.replication.drain_seconds_max);
     let cloudwatch = lag::CloudWatchReader::new();
-    let drained = cx.until(wait, || async {
+    let what = "replication lag to stay under its thresholds";
+    let drained = cx.until_in_force(lag::EVERY, what, limit, || async {
         let lag = lag::measure(cx, &cloudwatch).await?;
         lag::show(cx, &lag);
+        let limits = &cx.spec_now().replication;
         let missed = lag.misses(limits);
-        Ok(match steady.held(cx.clock().mono(), missed.is_empty()) {
+        let needed = crate::spec::seconds(limits.sustained_seconds);
+        Ok(match steady.held(cx.clock().mono(), needed, missed.is_empty()) {
             true => Look::There(lag),
             false if missed.is_empty() => Look::NotYet("under the thresholds, not long enough yet".into()),
             false => Look::NotYet(missed.join(", ")),

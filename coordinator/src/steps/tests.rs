@@ -336,6 +336,23 @@ async fn rows_that_differ_unwind_with_the_table_named() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gate_that_is_shut_opens_at_the_threshold_that_a_person_tunes() {
+    let shut = || {
+        let stage = Stage::new(clock());
+        *stage.tamper.lock().unwrap() = Some(Box::new(|report| {
+            report.slots.as_mut().expect("slots").slots[0].lag_bytes = Some(100);
+        }));
+        stage
+    };
+    let mut strict = spec();
+    strict.replication.lag_bytes_max = 99;
+    ended(&testing::play(shut().scene(strict.clone())).await, Outcome::Unwound);
+    let settings = [("replication.lag_bytes_max".to_owned(), 100.into())].into();
+    let played = testing::play_asked(shut().scene(strict), engine::Request::Tune { settings }).await;
+    ended(&played, Outcome::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stalled_slot_unwinds_by_its_alarm() {
     let stage = Stage::new(clock());
     let mut slow = spec();

@@ -15,4 +15,5 @@ pub mod shutdown;
 pub mod supervision;
 pub mod telemetry;
 pub mod tls;
+pub mod traces;
 pub mod tried;

@@ -75,7 +75,7 @@ impl Play {
             4 => request(Request::Abort),
             5 => request(Request::Approve { name: None }),
             6 => request(Request::Postpone { until: self.now + SignedDuration::from_secs(30) }),
-            7 => request(Request::Tune { key: "k".into(), value: Value::Null }),
+            7 => request(Request::Tune { settings: [("wish".into(), Value::Null)].into() }),
             8 => Fact::AlarmRaised { monitor, alarm: Alarm::Hold(why()) },
             9 => Fact::AlarmRaised { monitor, alarm: Alarm::Unwind(why()) },
             10 | 11 => Fact::AlarmCleared { monitor },

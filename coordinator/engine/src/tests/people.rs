@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use super::toy::{Act, Stage, plan};
+use jiff::Timestamp;
+
+use super::toy::{Act, Stage, Toy, plan};
 use crate::driver::Ended;
-use crate::fact::{Fact, Outcome, Request};
+use crate::fact::{Entry, Fact, Outcome, Request};
 use crate::failure::{FailureClass, codes};
 use crate::ids::StepId;
 use crate::state::Status;
@@ -218,20 +220,63 @@ async fn nothing_is_undone_before_the_world_is_calm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_postponed_pivot_waits_and_tuned_settings_are_read() {
+async fn a_postponed_pivot_waits_for_its_time_or_until_told() {
     let stage = Stage::new(plan()).await;
     stage.world.on("b.run", Act::Until("door", LONG));
     let going = stage.go();
     going.sees(|progress| progress.wait.is_some()).await;
     let until = stage.clock.now() + Duration::from_secs(7200);
     stage.say(Request::Postpone { until }).await;
-    stage.say(Request::Tune { key: "lag".into(), value: 5.into() }).await;
     stage.world.set("door", "open");
     let seen = going.sees(|progress| progress.waiting.as_ref().is_some_and(|why| why.code == codes::POSTPONED)).await;
     assert_eq!(seen.until, Some(until));
     assert_eq!(going.end().await, Ended::Finished(Outcome::Succeeded));
     assert!(stage.clock.now() >= until);
-    assert_eq!(stage.state().await.tuned("lag"), Some(&5.into()));
+
+    let stage = Stage::new(plan()).await;
+    stage.say(Request::Postpone { until: Timestamp::MAX }).await;
+    let going = stage.go();
+    going.sees(|progress| progress.waiting.as_ref().is_some_and(|why| why.code == codes::POSTPONED)).await;
+    stage.clock.sleep(Duration::from_secs(30 * 24 * 3600)).await;
+    assert!(stage.world.cell("cut").is_none(), "nobody has told it");
+    assert!(!going.handle.progress().borrow().asks_operator, "a person has asked for it and is not asked back");
+    stage.say(Request::Postpone { until: stage.clock.now() }).await;
+    assert_eq!(going.end().await, Ended::Finished(Outcome::Succeeded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_person_tunes_holds_from_the_next_attempt_and_at_once_for_what_is_judged_anew() {
+    let tune = |wish: &str| Request::Tune { settings: [("wish".to_owned(), wish.into())].into() };
+    let stage = Stage::new(plan()).await;
+    stage.world.on("a.run", Act::Until("door", LONG));
+    let going = stage.go();
+    going.sees(|progress| progress.wait.is_some()).await;
+    stage.say(tune("newer")).await;
+    stage.say(Request::Tune { settings: [("speed".to_owned(), 5.into())].into() }).await;
+    stage.world.on("a.verify", Act::Fail(FailureClass::Transient));
+    stage.world.set("door", "open");
+    assert_eq!(going.end().await, Ended::Finished(Outcome::Succeeded));
+    let state = stage.state().await;
+    assert_eq!(state.spec().map(|spec| spec.wish.as_str()), Some("new"), "what was asked for stays");
+    assert_eq!(state.in_force().map(|spec| spec.wish.as_str()), Some("newer"), "what cannot be changes nothing");
+    let set = |entry: &Entry<Toy>| match &entry.fact {
+        Fact::EffectDone { key, attempt, output, .. } if key == "setting" => Some((*attempt, output.clone())),
+        _ => None,
+    };
+    let set: Vec<_> = stage.facts().await.iter().filter_map(set).collect();
+    assert_eq!(set, [(1, "new".into()), (2, "newer".into())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_budget_is_the_one_in_force() {
+    for (wish, runs) in [("patient", 4), ("new", 3), ("hasty", 1)] {
+        let stage = Stage::new(plan()).await;
+        (0..9).for_each(|_| stage.world.on("a.run", Act::Fail(FailureClass::Transient)));
+        stage.say(Request::Tune { settings: [("wish".to_owned(), wish.into())].into() }).await;
+        assert_eq!(stage.end().await, Ended::Finished(Outcome::Unwound));
+        let log = stage.world.log();
+        assert_eq!(log.iter().filter(|line| line.starts_with("a.run")).count(), runs, "{wish}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use runtime::clock::Clock;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::cx::{Cx, Progress};
@@ -49,6 +50,19 @@ impl Domain for Toy {
         let world = cx.world();
         lock(&world.leaves).push(format!("{} {}", cx.step(), cx.attempt()));
         world.play(cx, &format!("{}.leave", cx.step())).await.map(drop)
+    }
+
+    fn tune(_: &Spec, settings: &BTreeMap<String, Value>) -> Option<Spec> {
+        Some(Spec { wish: settings.get("wish")?.as_str()?.to_owned() })
+    }
+
+    /// "patient" is tried once more than the plan says, "hasty" not at all.
+    fn retry(spec: &Spec, _: StepId, planned: Retry) -> Retry {
+        match spec.wish.as_str() {
+            "patient" => Retry { retries_max: planned.retries_max + 1, ..planned },
+            "hasty" => Retry { retries_max: 0, ..planned },
+            _ => planned,
+        }
     }
 }
 

@@ -4,13 +4,14 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use engine::{Failure, FailureClass, Look, Wait};
+use engine::{Failure, FailureClass, Look};
 use runtime::clock::Mono;
 
 use super::Sides;
 use crate::{
     preflight::failed,
     rds,
+    spec::UpgradeSpec,
     steps::{
         codes,
         lag::{self, CloudWatchReader, Lag, Steady},
@@ -23,28 +24,33 @@ use crate::{
 /// Returns what was measured when everything held.
 pub(super) async fn before_the_hold(cx: &Context<'_>, sides: &Sides) -> Result<Lag, Failure> {
     // For all of them together; beyond it the attempt is given up.
-    let until = cx.clock().mono() + Duration::from_secs(cx.spec().switchover.gates_seconds_max);
-    members_stable(cx, sides, until).await?;
+    let began = cx.clock().mono();
+    members_stable(cx, sides, began).await?;
     same_schema(cx).await?;
-    let lag = thresholds(cx, until).await?;
+    let lag = thresholds(cx, began).await?;
     if let Some(why) = cx.alarms().holding() {
         return Err(Failure::transient(codes::GATE_MISSED, "opening the switchover").because(why));
     }
     Ok(lag)
 }
 
-async fn thresholds(cx: &Context<'_>, until: Mono) -> Result<Lag, Failure> {
-    let limits = &cx.spec().replication;
-    let steady = Steady::new(crate::spec::seconds(limits.sustained_seconds));
+/// What is left of the time for all gates together, from now on.
+fn limit(cx: &Context<'_>, began: Mono) -> impl Fn(&UpgradeSpec) -> Duration + Send + Sync {
+    let spent = cx.clock().mono().since(began);
+    move |spec| Duration::from_secs(spec.switchover.gates_seconds_max).saturating_sub(spent)
+}
+
+async fn thresholds(cx: &Context<'_>, began: Mono) -> Result<Lag, Failure> {
+    let steady = Steady::new();
     let cloudwatch = CloudWatchReader::new();
-    let deadline = until.since(cx.clock().mono());
-    let wait = Wait { every: lag::EVERY, deadline, what: "the gates of the switchover" };
-    let opened = cx.until(wait, || async {
+    let opened = cx.until_in_force(lag::EVERY, "the gates of the switchover", limit(cx, began), || async {
         let lag = lag::measure(cx, &cloudwatch).await?;
         lag::show(cx, &lag);
+        let limits = &cx.spec_now().replication;
         let mut missed = lag.misses(limits);
         missed.extend(cx.alarms().holding().map(ToString::to_string));
-        Ok(match steady.held(cx.clock().mono(), missed.is_empty()) {
+        let needed = crate::spec::seconds(limits.sustained_seconds);
+        Ok(match steady.held(cx.clock().mono(), needed, missed.is_empty()) {
             true => Look::There(lag),
             false if missed.is_empty() => Look::NotYet("open, not long enough yet".into()),
             false => Look::NotYet(missed.join(", ")),
@@ -54,13 +60,12 @@ async fn thresholds(cx: &Context<'_>, until: Mono) -> Result<Lag, Failure> {
 }
 
 /// Deployment and every instance of both sides available on N equal reads: AWS refuses the call otherwise.
-async fn members_stable(cx: &Context<'_>, sides: &Sides, until: Mono) -> Result<(), Failure> {
+async fn members_stable(cx: &Context<'_>, sides: &Sides, began: Mono) -> Result<(), Failure> {
     let good = AtomicU32::new(0);
     let id = &sides.provisioned.deployment;
     let reads = cx.spec().provisioning.stable_reads;
-    let deadline = until.since(cx.clock().mono());
-    let wait = Wait { every: poll(cx.spec()), deadline, what: "every member to stay available" };
-    let stable = cx.until(wait, || async {
+    let (every, what) = (poll(cx.spec()), "every member to stay available");
+    let stable = cx.until_in_force(every, what, limit(cx, began), || async {
         let answer = rds::found(cx.world().rds.deployment(id).await);
         let deployment =
             answer.map_err(|error| failed(format!("reading deployment {id}"), error))?.ok_or_else(|| {
