@@ -199,6 +199,16 @@ fn put_lag(text: &mut String, view: &StatusView) {
         let lag = slot.bytes.map_or("unknown".to_owned(), bytes);
         put!(text, "lag of {} ({}): {lag}", slot.name, slot.database.as_deref().unwrap_or("?"));
     }
+    for slot in &view.lag.other_slots {
+        let kept = slot.retained_bytes.map_or("unknown".to_owned(), bytes);
+        let read = if slot.active { "read" } else { "read by nobody" };
+        put!(
+            text,
+            "other slot {} ({}): keeps {kept} of WAL, {read}",
+            slot.name,
+            slot.database.as_deref().unwrap_or("physical")
+        );
+    }
     if let Some(lag) = view.lag.cloudwatch_bytes {
         put!(text, "lag by CloudWatch: {}", bytes(lag));
     }

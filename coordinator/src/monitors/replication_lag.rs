@@ -28,7 +28,10 @@ impl Monitor<Upgrade> for ReplicationLag {
                         true => progress.note(slots, cx.clock().mono()),
                         false => BTreeMap::new(),
                     };
-                    tell(&cx, judge(slots, &cx.spec().replication, &still)).await;
+                    let paused = cx.world().agents.reports().iter().any(|(_, report)| {
+                        report.as_ref().is_some_and(|report| report.value.ingestion_paused_ms.is_some())
+                    });
+                    tell(&cx, judge(slots, &cx.spec().replication, &still, paused)).await;
                 }
             } else {
                 progress = Progress::default();
@@ -68,15 +71,20 @@ impl Progress {
     }
 }
 
-/// The gravest of what the slots show.
-fn judge(slots: &Slots, limits: &Replication, still: &BTreeMap<String, Duration>) -> Option<Alarm> {
+/// The gravest of what the slots show. The WAL that slots of others keep counts too: it fills the same disk. Unwinding helps against it
+/// only while ingestion is `paused` by us: then a source that we stopped goes on.
+fn judge(slots: &Slots, limits: &Replication, still: &BTreeMap<String, Duration>, paused: bool) -> Option<Alarm> {
     let ours = || slots.slots.iter().filter(|slot| slot.of_deployment);
     if let Some(slot) = ours().find(|slot| slot.wal_status.as_deref() == Some("lost")) {
         return Some(unwind(codes::SLOT_TROUBLE, format!("slot {} is lost", slot.name)));
     }
-    let retained = |max: u64| ours().find(|slot| slot.retained_bytes.is_some_and(|bytes| bytes > max));
-    let keeps = |slot: &Slot| format!("slot {} keeps {} bytes of WAL", slot.name, slot.retained_bytes.unwrap_or(0));
-    if let Some(slot) = retained(limits.retained_bytes_unwind) {
+    let all = |max: u64| slots.slots.iter().filter(move |slot| slot.retained_bytes.is_some_and(|bytes| bytes > max));
+    let retained = |max: u64| all(max).next();
+    let keeps = |slot: &Slot| {
+        let whose = if slot.of_deployment { "slot" } else { "another's slot" };
+        format!("{whose} {} keeps {} bytes of WAL", slot.name, slot.retained_bytes.unwrap_or(0))
+    };
+    if let Some(slot) = all(limits.retained_bytes_unwind).find(|slot| slot.of_deployment || paused) {
         return Some(unwind(codes::SLOT_TROUBLE, keeps(slot)));
     }
     let held_back = |max: u64| slots.xmin_age.filter(|age| *age > max);
@@ -133,7 +141,7 @@ mod tests {
 
     fn check(slots: &Slots, still_seconds: u64) -> Option<Alarm> {
         let limits = UpgradeSpec::new("orders", "16").replication;
-        judge(slots, &limits, &BTreeMap::from([("rds_1".to_owned(), Duration::from_secs(still_seconds))]))
+        judge(slots, &limits, &BTreeMap::from([("rds_1".to_owned(), Duration::from_secs(still_seconds))]), false)
     }
 
     #[test]
@@ -154,6 +162,25 @@ mod tests {
         assert!(matches!(kept(21), Some(Alarm::Note(_))));
         assert!(matches!(kept(51), Some(Alarm::Hold(_))));
         assert!(matches!(kept(201), Some(Alarm::Unwind(_))));
+    }
+
+    #[test]
+    fn wal_that_another_s_slot_keeps_warns_and_holds_and_unwinds_only_what_we_paused() {
+        let limits = UpgradeSpec::new("orders", "16").replication;
+        let kept = |gib: u64, paused: bool| {
+            let others = slots(|slot| {
+                (slot.name, slot.of_deployment) = ("debezium".into(), false);
+                slot.retained_bytes = Some(gib << 30);
+            });
+            judge(&others, &limits, &BTreeMap::new(), paused)
+        };
+        assert_eq!(kept(20, true), None);
+        assert!(
+            matches!(kept(21, false), Some(Alarm::Note(why)) if why.to_string().contains("another's slot debezium keeps"))
+        );
+        assert!(matches!(kept(51, false), Some(Alarm::Hold(_))));
+        assert!(matches!(kept(201, false), Some(Alarm::Hold(_))), "unwinding would not free it");
+        assert!(matches!(kept(201, true), Some(Alarm::Unwind(_))));
     }
 
     #[test]
@@ -179,7 +206,7 @@ mod tests {
     #[test]
     fn while_green_is_made_only_what_slots_keep_counts() {
         let limits = UpgradeSpec::new("orders", "16").replication;
-        let making = |change: fn(&mut Slot)| judge(&slots(change), &limits, &BTreeMap::new());
+        let making = |change: fn(&mut Slot)| judge(&slots(change), &limits, &BTreeMap::new(), false);
         assert_eq!(making(|slot| slot.active = false), None);
         assert!(matches!(making(|slot| slot.retained_bytes = Some(201 << 30)), Some(Alarm::Unwind(_))));
     }

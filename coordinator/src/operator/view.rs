@@ -159,6 +159,9 @@ pub struct ProgressView {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LagView {
     pub slots: Vec<SlotView>,
+    /// Slots that are not the deployment's: a source's that is paused goes on holding WAL.
+    #[serde(default)]
+    pub other_slots: Vec<OtherSlotView>,
     pub cloudwatch_bytes: Option<u64>,
     pub marker_ms: Option<u64>,
 }
@@ -172,6 +175,14 @@ pub struct SlotView {
     /// Milliseconds since the oldest WAL that the subscriber has not confirmed was first seen; 0 when it has confirmed all.
     #[serde(default)]
     pub behind_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherSlotView {
+    pub name: String,
+    pub database: Option<String>,
+    pub active: bool,
+    pub retained_bytes: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -560,9 +571,19 @@ fn current(progress: &Progress) -> Option<CurrentView> {
 }
 
 fn lag(report: &Report, behind_ms: &BTreeMap<String, u64>) -> LagView {
-    let slots = report.slots.iter().flat_map(|slots| &slots.slots).filter(|slot| slot.of_deployment);
+    let slots = || report.slots.iter().flat_map(|slots| &slots.slots);
     LagView {
-        slots: slots
+        other_slots: slots()
+            .filter(|slot| !slot.of_deployment)
+            .map(|slot| OtherSlotView {
+                name: slot.name.clone(),
+                database: slot.database.clone(),
+                active: slot.active,
+                retained_bytes: slot.retained_bytes,
+            })
+            .collect(),
+        slots: slots()
+            .filter(|slot| slot.of_deployment)
             .map(|slot| SlotView {
                 name: slot.name.clone(),
                 database: slot.database.clone(),
