@@ -11,47 +11,58 @@ use std::{
 use proto::ids::{AgentId, ClusterArn};
 use runtime::admin::Bounds;
 use runtime::telemetry::Format;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::link::runner::AtOnce;
 
 /// Everything the agent is told at its start.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// This agent's name: letters, digits, dots, hyphens and underscores, unique within the cluster.
     pub agent_id: AgentId,
-    /// The one cluster that this agent is bound to.
+    /// The one cluster that this agent is bound to: its full ARN.
     pub cluster: ClusterArn,
-    /// `https://HOST:PORT` of the coordinator; `http://` only to loopback, where `insecure` says so.
+    /// `https://HOST:PORT` of the coordinator, or of several that share a store, separated by commas; `http://` to this
+    /// machine only, where `insecure` says so. Also `--coordinator`.
     pub coordinator: String,
-    /// Needed for `https://`.
+    /// TLS 1.3 to the coordinator; needed for `https://`.
     pub tls: Option<LinkTls>,
+    /// What is allowed without protection.
     #[serde(default)]
     pub insecure: Insecure,
-    /// The agent's own memory, one SQLite file.
+    /// The agent's own memory, one SQLite file; keep it over restarts. Pause marks lie in a folder beside it. Also
+    /// `--state-file`.
     pub state_file: PathBuf,
+    /// Where `/metrics`, `/livez`, `/readyz` and `/debug/tasks` are served, plain; with port 0 the system chooses one.
     #[serde(default = "loopback")]
     pub admin_listen: SocketAddr,
     /// Gets the bound admin address as one line.
     pub admin_address_file: Option<PathBuf>,
-    /// Hosts that may be connected to: DNS suffixes or CIDR blocks.
+    /// Hosts that may be connected to: DNS suffixes (`rds.amazonaws.com`) or address blocks (`10.0.0.0/8`), not none.
     pub host_suffixes: Vec<HostRule>,
+    /// How databases are reached; the same for all sides.
     pub database: Database,
+    /// One `[[ingestion]]` for each system that writes, and for each PgBouncer that clients are behind.
     #[serde(default)]
     pub ingestion: Vec<Ingestion>,
+    /// Business queries that both sides are to answer alike. A spec names them.
     #[serde(default)]
     pub query: Vec<Query>,
+    /// What this agent bears.
     #[serde(default)]
     pub limits: Limits,
+    /// Logs, on stderr.
     #[serde(default)]
     pub log: Log,
 }
 
 /// What this agent bears.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Events kept for a coordinator that does not acknowledge them; see `spool` for what goes first beyond it.
+    /// Events kept for a coordinator that does not acknowledge them; beyond it the oldest go that are seen again, never what
+    /// was done, and it is counted.
     pub events_max: usize,
     /// Jobs that run or wait; one more is refused, and asked for again by the coordinator.
     pub jobs_max: usize,
@@ -78,7 +89,7 @@ fn loopback() -> SocketAddr {
 }
 
 /// TLS 1.3 to the coordinator.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LinkTls {
     /// With `tls.crt`, `tls.key` and `ca.crt`, as cert-manager mounts them; read again when they change.
@@ -88,25 +99,30 @@ pub struct LinkTls {
 }
 
 /// What is allowed without protection.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Insecure {
-    /// A plain connection to a coordinator on this machine.
+    /// In place of `tls.folder`: a plain connection to a coordinator on this machine.
     pub loopback_without_tls: bool,
-    /// Core dumps, which hold every secret of the process.
+    /// Core dumps as the system would write them; they hold every secret of the process.
     pub core_dumps: bool,
 }
 
 /// How databases are reached; the same for all sides.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Database {
+    /// The role of `deploy/sql/agent_role.sql`.
     pub user: String,
+    /// The password, on its first line; read again when a server refuses it. This or `password_command`.
     pub password_file: Option<PathBuf>,
-    /// Prints the password on its first line (an IAM token, say).
+    /// Prints the password on its first line (an IAM token, say): program and arguments, run again when a server refuses it. This or
+    /// `password_file`.
     pub password_command: Option<Vec<String>>,
+    /// The database that is connected to first, to find the others.
     #[serde(default = "maintenance_database")]
     pub maintenance_database: String,
+    /// How connections to databases are protected.
     #[serde(default)]
     pub tls: Tls,
     /// Certificates (PEM) to trust instead of the system's own.
@@ -117,7 +133,7 @@ fn maintenance_database() -> String {
     "postgres".into()
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tls {
     #[default]
@@ -127,26 +143,38 @@ pub enum Tls {
 }
 
 /// One ingestion system.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Ingestion {
+    /// A service that is asked over HTTP.
     Http {
+        /// What it is called in plans, logs and metrics.
         name: String,
+        /// `http://HOST:PORT`: `POST …/pause`, `POST …/resume`, `GET …/state` are asked of it.
         base_url: String,
     },
+    /// Anything that programs on this machine can pause.
     Command {
+        /// What it is called in plans, logs and metrics.
         name: String,
+        /// Program and arguments that print `{"state": "running", "backlog": 123, "rate": 45.6}`.
         observe: Vec<String>,
+        /// Program and arguments that pause it; may be run twice.
         pause: Vec<String>,
+        /// Program and arguments that resume it; may be run twice.
         resume: Vec<String>,
     },
+    /// A PgBouncer that clients are behind: it holds them through the cut and is told where to go on.
     Pgbouncer {
+        /// What it is called in plans, logs and metrics.
         name: String,
         /// `ADDRESS:PORT` of the admin console.
         admin: SocketAddr,
+        /// A user of `admin_users`.
         admin_user: String,
+        /// The user's password, on the first line.
         admin_password_file: Option<PathBuf>,
-        /// PgBouncer's database names that are held and retargeted.
+        /// PgBouncer's database names that are held and retargeted, not none.
         databases: Vec<String>,
         /// Those that lead to the cluster's readers: held with the others, sent to a reader of green where it has one.
         #[serde(default)]
@@ -165,18 +193,23 @@ impl Ingestion {
 }
 
 /// A key business query. Its SQL stands here and never crosses the wire.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Query {
+    /// What a spec calls it, in `verify.queries`.
     pub name: String,
+    /// The database it runs in.
     pub database: String,
+    /// One `SELECT`. It stands here and never crosses the wire.
     pub sql: String,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
+    /// How a line looks; `json` is one object a line.
     pub format: Format,
+    /// `tracing` directives; the environment variable `RUST_LOG` wins.
     pub filter: String,
 }
 
@@ -187,8 +220,8 @@ impl Default for Log {
 }
 
 /// A DNS suffix or a block of addresses that may be connected to.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum HostRule {
     Suffix(String),
     Block { network: IpAddr, bits: u8 },
@@ -199,6 +232,15 @@ impl TryFrom<String> for HostRule {
 
     fn try_from(text: String) -> Result<HostRule, String> {
         text.parse()
+    }
+}
+
+impl From<HostRule> for String {
+    fn from(rule: HostRule) -> String {
+        match rule {
+            HostRule::Suffix(suffix) => suffix,
+            HostRule::Block { network, bits } => format!("{network}/{bits}"),
+        }
     }
 }
 

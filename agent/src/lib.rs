@@ -2,6 +2,7 @@
 //! and does one-off work; it never calls AWS, and what it cannot be told it asks the database.
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod config;
 pub mod gate;
 pub mod helm;

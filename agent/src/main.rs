@@ -4,6 +4,7 @@
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use agent::{
+    check,
     config::Config,
     metrics,
     spool::Spool,
@@ -11,7 +12,7 @@ use agent::{
 };
 use anyhow::Context;
 use clap::Parser;
-use runtime::{clock::Clock, crypto, dumps, recorder, shutdown, telemetry};
+use runtime::{clock::Clock, crypto, dumps, effective, notify, probe, recorder, shutdown, telemetry};
 
 /// Bad usage or a bad configuration.
 const EX_USAGE: u8 = 64;
@@ -41,6 +42,12 @@ struct Flags {
     /// Forget which coordinator was obeyed, then go on: the next one may be of another store.
     #[arg(long)]
     rebind: bool,
+    /// Say what would be done and show the configuration as it takes effect, without secrets; exit 64 if it cannot be used.
+    #[arg(long, conflicts_with = "probe")]
+    check: bool,
+    /// Ask the agent that runs here with this configuration whether it is ready; exit 1 if not. For health checks.
+    #[arg(long)]
+    probe: bool,
 }
 
 fn main() -> ExitCode {
@@ -66,13 +73,41 @@ fn main() -> ExitCode {
             return ExitCode::from(EX_USAGE);
         }
     };
-    match run(config, flags.rebind) {
+    let done = match (flags.check, flags.probe) {
+        (true, _) => return checked(&config),
+        (_, true) => probed(&config),
+        _ => run(config, flags.rebind),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("pilot-agent: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// What would be done to stderr, the configuration as it takes effect to stdout.
+fn checked(config: &Config) -> ExitCode {
+    let found = check::check(config, &Clock::system());
+    eprint!("{}", found.text());
+    match toml::to_string(&effective::shown(config)) {
+        Ok(shown) => print!("{shown}"),
+        Err(error) => eprintln!("pilot-agent: {error}"),
+    }
+    if found.wrong.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("pilot-agent: the configuration cannot be used here");
+    ExitCode::from(EX_USAGE)
+}
+
+fn probed(config: &Config) -> anyhow::Result<()> {
+    let address = check::admin_address(config).map_err(anyhow::Error::msg)?;
+    let threads = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    let said = threads.block_on(probe::ready(address, None, &Clock::system())).map_err(anyhow::Error::msg)?;
+    println!("{said}");
+    Ok(())
 }
 
 fn run(config: Config, rebind: bool) -> anyhow::Result<()> {
@@ -105,9 +140,11 @@ fn run(config: Config, rebind: bool) -> anyhow::Result<()> {
         let agent = Agent::new(config, clock, recorder).await.map_err(|error| anyhow::anyhow!(error))?;
         tracing::info!(version = VERSION, admin = %agent.admin_address()?, "started");
         let running = tokio::spawn(agent.run(stop.clone()));
+        notify::ready();
         if let Some(signal) = shutdown::on_signal(&stop).await? {
             tracing::info!(signal, "stopping");
         }
+        notify::stopping();
         if !running.await.context("the agent died")? {
             tracing::warn!("some tasks did not stop in time");
         }

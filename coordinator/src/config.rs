@@ -19,33 +19,39 @@ use crate::store::{Place, SAMPLES_MAX, Tls};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// gRPC for agents and operators.
+    /// gRPC for agents and operators. Also `--listen`.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
-    /// Where agents and people reach this coordinator, told by the others that stand by; `listen` where it is not given.
+    /// Where agents and people reach this coordinator (`https://HOST:PORT`), told by the others that stand by; `listen`
+    /// where it is not given. For several on one store.
     #[serde(default)]
     pub advertise: Option<String>,
-    /// Web page, `/metrics`, `/livez`, `/readyz`.
+    /// Web page, `/metrics`, `/livez`, `/readyz`, `/debug/tasks`. Also `--admin-listen`.
     #[serde(default = "default_admin")]
     pub admin_listen: SocketAddr,
-    /// Where the bound addresses are written, so that ports may be 0.
+    /// Gets `{"grpc": …, "admin": …}` once bound, so that ports may be 0.
     #[serde(default)]
     pub address_file: Option<PathBuf>,
     /// The one AWS region that this coordinator serves.
     pub region: String,
+    /// Where journals are kept.
     pub store: StorePlace,
-    /// Protection of every connection; without it `insecure` has to say so.
+    /// Protection of every connection, TLS 1.3; without it `insecure` has to say so.
     #[serde(default)]
     pub tls: Option<OwnTls>,
     /// Operators by tokens, beside those by certificates; takes `tls`.
     #[serde(default)]
     pub oidc: Option<Oidc>,
+    /// What is allowed without protection.
     #[serde(default)]
     pub insecure: Insecure,
+    /// How long commands hold without renewal.
     #[serde(default)]
     pub lease: Lease,
+    /// What this coordinator bears of others.
     #[serde(default)]
     pub limits: Limits,
+    /// Logs, on stderr.
     #[serde(default)]
     pub log: Log,
     /// Where people reach the web page, for links in what hooks are told.
@@ -60,7 +66,8 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Agents attached at once, of all clusters. Each needs an open file; one more is turned away by name and dials on.
+    /// Agents attached at once, of all clusters; one more is turned away (PU0115) and dials on. Each needs an open file:
+    /// allow the process (`LimitNOFILE`) a few hundred more.
     pub agents_max: usize,
     /// Samples kept of one upgrade for charts, in the store; the oldest go first.
     pub samples_max: u32,
@@ -88,7 +95,10 @@ impl Default for Limits {
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum StorePlace {
     /// One file, of this coordinator alone.
-    Sqlite { path: PathBuf },
+    Sqlite {
+        /// The file of the journals; a second process on it is refused.
+        path: PathBuf,
+    },
     /// A database that several coordinators share.
     Postgres(Place),
 }
@@ -121,6 +131,7 @@ pub struct Oidc {
     /// The claim that lists roles or groups; with dots, one inside others.
     #[serde(default = "default_role_claim")]
     pub role_claim: String,
+    /// Which values of the claim give which role.
     #[serde(default)]
     pub roles: RoleNames,
 }
@@ -129,8 +140,11 @@ pub struct Oidc {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RoleNames {
+    /// Values of the claim that may look.
     pub view: Vec<String>,
+    /// Values of the claim that may look, start, pause, resume and abort.
     pub operate: Vec<String>,
+    /// Values of the claim that may look and approve.
     pub approve: Vec<String>,
 }
 
@@ -145,9 +159,9 @@ impl Default for RoleNames {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Insecure {
-    /// Plain connections, on loopback addresses only.
+    /// In place of `tls.folder`: plain connections, both addresses loopback; whoever can dial may do everything.
     pub loopback_without_tls: bool,
-    /// Core dumps, which hold every secret of the process.
+    /// Core dumps as the system would write them; they hold every secret of the process.
     pub core_dumps: bool,
 }
 
@@ -155,17 +169,18 @@ pub struct Insecure {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lease {
-    /// A driver's, over its upgrade, in seconds.
+    /// A driver's over its upgrade, and the lead among coordinators; at least three times `call_seconds`.
     pub driver_seconds: u64,
-    /// An agent's, over what it was told, in seconds.
+    /// How long agents obey without renewal.
     pub agent_seconds: u64,
-    /// The longest a changing call to AWS may take, in seconds; at most a third of the driver's.
+    /// The longest a changing call to AWS may take; at most a third of the driver's.
     pub call_seconds: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
+    /// How a line looks; `json` is one object a line.
     pub format: Format,
     /// `tracing` directives; the environment variable `RUST_LOG` wins.
     pub filter: String,

@@ -2,6 +2,7 @@
 //! the web page. The server and the `pilot` command are one binary; this library is its body.
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod cli;
 pub mod cloudwatch;
 pub mod codes;

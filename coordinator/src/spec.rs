@@ -15,28 +15,38 @@ mod window;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpgradeSpec {
-    /// Identifier or ARN of the cluster.
+    /// Identifier or ARN of the cluster. Also `--cluster`.
     pub cluster: String,
-    /// Target version: a major (`16`) or a full version (`16.9`).
+    /// Target version: a major (`16`) or a full version (`16.9`). Also `--to`.
     pub to: String,
+    /// The one reboot that static parameters need.
     #[serde(default)]
     pub reboot: Reboot,
+    /// When ingestion is paused.
     #[serde(default)]
     pub ingestion: Ingestion,
+    /// The transactions that block green's slots.
     #[serde(default)]
     pub purge: Purge,
+    /// How green is built.
     #[serde(default)]
     pub provisioning: Provisioning,
+    /// What is vacuumed and rewritten on green.
     #[serde(default)]
     pub vacuum: Vacuum,
+    /// Gates of the switchover that are measured before the hold, and when a slot is too much for blue.
     #[serde(default)]
     pub replication: Replication,
+    /// How both sides are compared.
     #[serde(default)]
     pub verify: Verify,
+    /// The cut.
     #[serde(default)]
     pub switchover: Switchover,
+    /// What is done on the new production.
     #[serde(default)]
     pub after: After,
+    /// When and how the old side is deleted.
     #[serde(default)]
     pub cleanup: Cleanup,
     /// Tables without a key that the operator approves to give `REPLICA IDENTITY FULL` (`database.schema.table`).
@@ -45,10 +55,12 @@ pub struct UpgradeSpec {
     /// Findings of preflight that the operator accepts, by code.
     #[serde(default)]
     pub accept: Vec<String>,
-    /// Deployments that earlier upgrades of this program left on the cluster are deleted first, with their green clusters.
+    /// Begin by deleting deployments, with their green, that an earlier upgrade of ours left on the cluster. Also
+    /// `--clean-leftovers`.
     #[serde(default)]
     pub clean_leftovers: bool,
-    /// How often the upgrade may start again from provisioning after the deployment was degraded or failed.
+    /// How often the upgrade may start again from provisioning after the deployment was degraded or failed. Also
+    /// `--retries`.
     #[serde(default)]
     pub retries: u32,
 }
@@ -62,7 +74,7 @@ pub struct Reboot {
     /// The reboot begins in this window only (UTC; `sun:03:00-sun:05:00`, or `03:00-05:00` for every day), whatever the policy,
     /// or as soon as `pilot approve ID reboot` says so.
     pub window: Option<String>,
-    /// How long a reboot may take until the writer answers in sync, in seconds.
+    /// How long a reboot may take until the rebooted members are in sync.
     pub seconds_max: u64,
 }
 
@@ -79,9 +91,9 @@ pub enum RebootPolicy {
 pub struct Ingestion {
     /// `moments`: only around the reboot and in the hold; `replication`: from the end of provisioning to the switchover as well.
     pub pause: PauseFor,
-    /// No pause is longer than this, in seconds.
+    /// No pause is longer than this.
     pub max_pause_seconds: u64,
-    /// How long the source keeps what is not ingested, in seconds; `max_pause_seconds` may not be above it.
+    /// How long the source keeps what is not ingested; `max_pause_seconds` may not be above it.
     pub source_retention_seconds: Option<u64>,
 }
 
@@ -96,8 +108,11 @@ pub enum PauseFor {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Purge {
+    /// Idle in transaction for longer than this it is ended while green's slots are made.
     pub idle_grace_seconds: f64,
+    /// Active for longer than this it is reported; active ones are ended only when approved.
     pub active_wait_seconds: f64,
+    /// After this long age alone decides, when no waiting slot can be recognised.
     pub age_fallback_after_seconds: f64,
     /// `application_name`s that are never touched, here and at the cut.
     pub allow_applications: Vec<String>,
@@ -106,13 +121,13 @@ pub struct Purge {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Provisioning {
-    /// How long AWS may take to build green, in seconds.
+    /// How long AWS may take to build green.
     pub seconds_max: u64,
     /// AVAILABLE must be read this often in a row, with every member available.
     pub stable_reads: u32,
-    /// Between two reads, in seconds.
+    /// Between two looks at AWS.
     pub poll_seconds: f64,
-    /// How long the snapshot may take, in seconds.
+    /// How long a snapshot may take.
     pub snapshot_seconds_max: u64,
     /// Partitions are made ahead to cover this many hours beyond now.
     pub premake_hours: u64,
@@ -121,12 +136,13 @@ pub struct Provisioning {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Vacuum {
-    /// Connections at once.
+    /// Connections at once, 32 at most.
     pub parallel: u32,
     /// Tables to `VACUUM FULL` on green (`database.schema.table`).
     pub full: Vec<String>,
-    /// Tables to `REINDEX` on green.
+    /// Tables to `REINDEX` on green (`database.schema.table`).
     pub reindex: Vec<String>,
+    /// How long vacuum and rewriting may take together.
     pub seconds_max: u64,
 }
 
@@ -134,29 +150,38 @@ pub struct Vacuum {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Replication {
+    /// WAL that the slot furthest behind has not confirmed.
     pub lag_bytes_max: u64,
+    /// From a commit on blue to its sight on green, in the slowest database.
     pub marker_delay_ms_max: u64,
-    /// The gates must hold this long without a break, in seconds.
+    /// The gates must hold this long without a break.
     pub sustained_seconds: f64,
-    /// CloudWatch's figure must be below this, in bytes.
+    /// CloudWatch's `OldestReplicationSlotLag` must be below this.
     pub cloudwatch_lag_bytes_max: u64,
-    /// A CloudWatch point older than this is no point, in seconds.
+    /// A CloudWatch point older than this is no point.
     pub cloudwatch_age_seconds_max: u64,
-    /// How long lag may take to drain, in seconds; then the upgrade unwinds.
+    /// How long lag may take to drain; then the upgrade unwinds.
     pub drain_seconds_max: u64,
-    /// A slot that has not moved for this long while there is lag is stalled, in seconds.
+    /// A slot that has not moved for this long while there is lag is stalled; then the upgrade unwinds.
     pub stalled_seconds_max: u64,
-    /// Retained WAL per slot: warn, hold the switchover, unwind, in bytes.
+    /// WAL that a slot keeps on blue: above this there is a warning.
     pub retained_bytes_warn: u64,
+    /// Above this the switchover is held.
     pub retained_bytes_hold: u64,
+    /// Above this the upgrade unwinds.
     pub retained_bytes_unwind: u64,
-    /// Age of the oldest `catalog_xmin` or `xmin` of a slot: warn, hold the switchover, unwind, in transactions.
+    /// Transactions since the oldest `catalog_xmin` or `xmin` of a slot, so long dead rows stay: above this there is a
+    /// warning.
     pub xmin_age_warn: u64,
+    /// Above this the switchover is held.
     pub xmin_age_hold: u64,
+    /// Above this the upgrade unwinds.
     pub xmin_age_unwind: u64,
-    /// The writer's free local storage, below which: warn, hold the switchover, unwind, in bytes. 0 asks for nothing.
+    /// The writer's free local storage (CloudWatch's `FreeLocalStorage`): below this there is a warning. 0 asks for nothing.
     pub free_bytes_warn: u64,
+    /// Below this the switchover is held. 0 asks for nothing.
     pub free_bytes_hold: u64,
+    /// Below this the upgrade unwinds. 0 asks for nothing.
     pub free_bytes_unwind: u64,
 }
 
@@ -167,37 +192,40 @@ pub struct Verify {
     pub queries: Vec<String>,
     /// Compare row hashes, not only counts.
     pub hashes: bool,
+    /// Rounds of comparing before a difference counts.
     pub rounds: u32,
+    /// Comparing inside the hold; 0 for none.
     pub hold_budget_ms: u64,
+    /// How long comparing may take in all.
     pub seconds_max: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Switchover {
-    /// `SwitchoverTimeout` of the RDS call, in seconds (30 to 3600).
+    /// `SwitchoverTimeout` of the RDS call, 30 to 3600.
     pub timeout_seconds: u32,
-    /// AWS's revert may take this much longer, in seconds.
+    /// AWS's revert may take this much longer.
     pub revert_allowance_seconds: u32,
-    /// Clients are never held longer than this, in seconds.
+    /// Clients are never held longer than this; at least the two above together.
     pub hold_seconds_max: u32,
-    /// Every agent must have settled the hold within this, in milliseconds.
+    /// Every agent must have settled the hold within this.
     pub hold_ack_ms_max: u64,
     /// Wait for `pilot approve ID switchover`.
     pub approve: bool,
-    /// All gates of one attempt together must have opened within this, in seconds.
+    /// All gates of one attempt together must have opened within this; then the attempt is given up.
     pub gates_seconds_max: u64,
     /// Attempts before the upgrade unwinds.
     pub attempts: u32,
-    /// Pause between two attempts, in seconds.
+    /// Pause between two attempts.
     pub retry_after_seconds: f64,
-    /// Open transactions may finish by themselves this long before they are ended, in milliseconds.
+    /// Open transactions may finish by themselves this long before they are ended.
     pub drain_ms: u64,
-    /// Transactions older than this are ended at once, in milliseconds.
+    /// Transactions older than this are ended at once.
     pub long_transaction_ms: u64,
-    /// A marker must pass every database within this, in the hold, in milliseconds.
+    /// A marker must pass every database within this, in the hold.
     pub marker_ms_max: u64,
-    /// What may be resubmitted (field rule 8). Empty: nothing.
+    /// Whose interrupted statements may be run again after the cut. Empty: nobody's.
     pub resubmit: Vec<ResubmitPolicy>,
 }
 
@@ -206,11 +234,11 @@ pub struct Switchover {
 pub struct After {
     /// Refresh materialized views on the new production.
     pub refresh_views: bool,
-    /// How long an extension test may take, in seconds.
+    /// How long an extension test may take.
     pub extension_test_seconds_max: u64,
-    /// How long the backlog may take to begin to fall, in seconds.
+    /// How long the backlog may take to begin to fall.
     pub backlog_seconds_max: u64,
-    /// How long AWS may take to say SWITCHOVER_COMPLETED after green took writes, in seconds.
+    /// How long AWS may take to say SWITCHOVER_COMPLETED after green took writes.
     pub completed_seconds_max: u64,
 }
 
@@ -219,11 +247,13 @@ pub struct After {
 pub struct Cleanup {
     /// `approve` waits for `pilot approve ID cleanup`; `after_retention` goes on by itself when the retention is over.
     pub policy: CleanupPolicy,
-    /// The old side is kept this long after the switchover, in seconds.
+    /// The old side is kept this long after the switchover.
     pub retention_seconds: u64,
-    /// No client may have been seen on the old side for this long, in seconds.
+    /// No client may have been seen on the old side for this long.
     pub quiet_seconds: u64,
+    /// Take a snapshot of the old side as it is deleted.
     pub final_snapshot: bool,
+    /// Delete the old side's automated backups with it.
     pub delete_automated_backups: bool,
 }
 

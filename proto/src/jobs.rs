@@ -372,10 +372,13 @@ job!(EndSessions, "end_sessions", SessionsEnded, urgent = true);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResubmitPolicy {
+    /// The database that the statement ran in.
     pub database: String,
+    /// The role that it ran as, and runs as again.
     pub role: String,
+    /// The `search_path` that it ran with, and runs with again.
     pub search_path: String,
-    /// Written out so that it cannot be forgotten.
+    /// `true`: the client does not run it again by itself. Written out so that it cannot be forgotten.
     pub client_does_not_retry: bool,
 }
 

@@ -11,16 +11,16 @@ use engine::Holder;
 use proto::epoch::Epoch;
 use runtime::admin::{self, Admin, Bounds};
 use runtime::clock::Clock;
-use runtime::dumps;
 use runtime::recorder::{self, Recorder};
 use runtime::shutdown::{Stop, on_signal};
 use runtime::supervision::{Ready, Supervisor, Task, TaskError};
 use runtime::telemetry;
-use runtime::tls::{Credentials, Door, Incoming, Refusal};
+use runtime::tls::{Credentials, Door, Incoming, Refusal, trusting_as_the_system};
+use runtime::{dumps, effective, notify, probe};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 
-use super::{Exit, Fault};
+use super::{Exit, Fault, print, say};
 use crate::config::{Config, Overrides, StorePlace};
 use crate::drivers::{Drivers, DriversOptions};
 use crate::hooks::Hooks;
@@ -29,7 +29,7 @@ use crate::operator::{Operator, OperatorService};
 use crate::rds::sdk::{Options, Place, shared_config};
 use crate::store::{PostgresStore, SqliteStore, Store};
 use crate::who::{Guard, Tokens};
-use crate::{cloudwatch, metrics, rds, scrape, steps, web};
+use crate::{check, cloudwatch, metrics, rds, scrape, steps, web};
 
 /// Drivers and open requests get this long after the stop; the journal makes it safe to end at any time.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -53,6 +53,12 @@ pub(super) struct Serve {
     /// Where the web page and metrics are served, in place of the configured address
     #[arg(long, value_name = "ADDRESS")]
     admin_listen: Option<SocketAddr>,
+    /// Say what would be done and show the configuration as it takes effect, without secrets; exit 64 if it cannot be used
+    #[arg(long, conflicts_with = "probe")]
+    check: bool,
+    /// Ask the coordinator that runs here with this configuration whether it is ready; exit 1 if not. For health checks
+    #[arg(long)]
+    probe: bool,
 }
 
 impl Serve {
@@ -60,6 +66,12 @@ impl Serve {
         let overrides = Overrides { listen: self.listen, admin_listen: self.admin_listen };
         let config = Config::load(&self.config, &overrides)
             .map_err(|error| Fault::usage(runtime::supervision::chain(&error)))?;
+        if self.check {
+            return checked(&config);
+        }
+        if self.probe {
+            return probed(&config).await;
+        }
         let traces = telemetry::init(config.log.format, &config.log.filter, "pilot")
             .map_err(|error| Fault::usage(runtime::supervision::chain(&error)))?;
         serve(config).await.map_err(|error| Fault::failed(format!("{error:#}")))?;
@@ -67,6 +79,22 @@ impl Serve {
         let _sent = tokio::task::spawn_blocking(move || drop(traces)).await;
         Ok(Exit::Done)
     }
+}
+
+fn checked(config: &Config) -> Result<Exit, Fault> {
+    let found = check::check(config, &Clock::system());
+    say(&found.text());
+    let shown = toml::to_string(&effective::shown(config)).map_err(|error| Fault::failed(error.to_string()))?;
+    print(&shown);
+    if found.wrong.is_empty() { Ok(Exit::Done) } else { Err(Fault::usage("the configuration cannot be used here")) }
+}
+
+async fn probed(config: &Config) -> Result<Exit, Fault> {
+    let certificate = config.tls.as_ref().map(|tls| tls.folder.join("tls.crt"));
+    let address = check::admin_address(config).map_err(Fault::usage)?;
+    let said = probe::ready(address, certificate.as_deref(), &Clock::system()).await.map_err(Fault::failed)?;
+    print(&said);
+    Ok(Exit::Done)
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
@@ -120,8 +148,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         write_addresses(path, grpc_at, pages_at)?;
     }
     tracing::info!(grpc = %grpc_at, pages = %pages_at, store = %store.id().0, "serving");
+    notify::ready();
 
     let signal = on_signal(&stop).await?;
+    notify::stopping();
     tracing::info!(signal, "stopping; upgrades go on when the coordinator is started again");
     // While the agents are there: what a driver holds is let go, and its lease is given back.
     if Clock::system().timeout(DRAIN, drivers.join()).await.is_err() {
@@ -175,6 +205,10 @@ async fn drivers(
         let points: Vec<&str> = hook.points.iter().map(|point| point.as_str()).collect();
         tracing::info!(hook = hook.name, to = hook.shown(), points = points.join(" "), "a hook is configured");
     }
+    // The SDK would panic over it.
+    trusting_as_the_system()
+        .map_err(anyhow::Error::msg)
+        .context("AWS is reached over TLS (install ca-certificates)")?;
     let aws = shared_config(Place { region: Some(config.region.clone()), ..Place::default() }).await;
     let limits = Options { change_timeout: config.lease.call(), ..Options::default() };
     let options = DriversOptions {

@@ -89,7 +89,7 @@ const LIFE: Duration = Duration::from_secs(60);
 pub struct Bounds {
     /// Connections at once; more wait in the system's queue.
     pub connections_max: usize,
-    /// How long the head of a request may take, the wait for its first byte included, in seconds.
+    /// How long the head of a request may take, the wait for its first byte included.
     pub head_seconds_max: u64,
 }
 

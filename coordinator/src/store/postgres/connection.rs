@@ -26,13 +26,19 @@ const SILENCE_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Place {
+    /// PostgreSQL 14 or later, never a cluster that is upgraded; a failover of it must lose no commit.
     pub host: String,
+    /// The port of the server.
     #[serde(default = "default_port")]
     pub port: u16,
+    /// A database of its own.
     pub database: String,
+    /// Its owner.
     pub user: String,
+    /// The password, on the first line; read at every connection.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
+    /// How the connection is protected.
     #[serde(default)]
     pub tls: Tls,
     /// Certificates (PEM) to trust instead of the system's own.

@@ -7,10 +7,12 @@ mod dial;
 mod files;
 mod listen;
 mod names;
+mod oneself;
 mod trust;
 
 pub use dial::{DialError, Way, connect, host, is_loopback_url, refused_by_peer};
 pub use files::{Credentials, TlsError};
 pub use listen::{Connection, Door, Incoming, Refusal};
 pub use names::{Certificate, Peer};
+pub use oneself::only_oneself;
 pub use trust::{trusting, trusting_as_the_system};
