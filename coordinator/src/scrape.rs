@@ -94,6 +94,7 @@ fn shown(id: RunId, running: &Running, now: Timestamp) -> Option<Shown> {
         report: running.agents.lead_report().filter(|report| !running.ended && report.age < REPORT_AGE_MAX),
         cloudwatch_lag: *running.cloudwatch_lag.lock().unwrap_or_else(PoisonError::into_inner),
         trouble: running.trouble.clone(),
+        ..Live::default()
     };
     let subject = Subject(running.agents.cluster().to_string());
     let Some(state) = state else {

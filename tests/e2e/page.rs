@@ -33,7 +33,9 @@ async fn a_browser_shows_what_the_fold_says_at_every_phase_and_its_buttons_steer
         let folder = std::env::temp_dir().join(format!("upgrade-pilot-page-{}", std::process::id()));
         let mut browser = Browser::start(&folder, &stage.tempo).await?;
         browser.open(&stage.admin).await?;
-        let idle = browser.until("both agents", SHOWN, |page| page["agents"].as_array().is_some_and(|it| it.len() == 2)).await?;
+        let idle = browser
+            .until("both agents", SHOWN, |page| page["agents"].as_array().is_some_and(|it| it.len() == 2))
+            .await?;
         ensure!(idle["text"].as_str().is_some_and(|text| text.contains("never upgraded here")), "{idle}");
 
         let mut spec = with(stage.spec(16), "reboot.policy", "approve");
@@ -69,7 +71,9 @@ async fn a_browser_shows_what_the_fold_says_at_every_phase_and_its_buttons_steer
         agrees(stage, &mut browser, &id, "5-ended", |status| status["outcome"] == "succeeded").await?;
         let page = browser.until("the end", SHOWN, |page| page["link"] == "ended").await?;
         ensure!(page["text"].as_str().is_some_and(|text| text.contains("nothing to decide any more")), "{page}");
-        let shown = page["parameters"].as_array().is_some_and(|rows| rows.iter().any(|row| row.as_str().is_some_and(|row| row.contains(TABLE))));
+        let shown = page["parameters"]
+            .as_array()
+            .is_some_and(|rows| rows.iter().any(|row| row.as_str().is_some_and(|row| row.contains(TABLE))));
         ensure!(shown, "the table's name is not among the parameters: {}", page["parameters"]);
         let stays = browser.order(json!({ "do": "eval", "js": "window.stays" })).await?;
         ensure!(stays == true, "the page was loaded again on the way");
@@ -119,8 +123,17 @@ fn differences(status: &Value, page: &Value) -> Vec<String> {
     let list = |value: &Value, of: &dyn Fn(&Value) -> Value| -> Value {
         value.as_array().unwrap_or(&empty).iter().map(of).collect()
     };
-    let steps: Value = status["steps"].as_array().unwrap_or(&empty).iter().map(|step| (text(&step["id"]), step["state"].clone())).collect::<serde_json::Map<_, _>>().into();
-    let (slots, named) = (list(&status["lag"]["slots"], &|slot| slot["name"].clone()), list(&status["approvals"], &|it| it["name"].clone()));
+    let steps: Value = status["steps"]
+        .as_array()
+        .unwrap_or(&empty)
+        .iter()
+        .map(|step| (text(&step["id"]), step["state"].clone()))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    let (slots, named) = (
+        list(&status["lag"]["slots"], &|slot| slot["name"].clone()),
+        list(&status["approvals"], &|it| it["name"].clone()),
+    );
     let phase = if status["outcome"].is_null() { status["phase"].clone() } else { Value::Null };
     let number = |value: &Value| json!(value.to_string());
     let newest = status["next_seq"].as_u64().map(|next| json!(next - 1)).unwrap_or_default();
@@ -153,7 +166,8 @@ async fn not_by_a_slip(browser: &mut Browser) -> anyhow::Result<()> {
     browser.press("#abort summary").await?;
     browser.fill("#confirm", "billing").await?;
     browser.press("#abort button").await?;
-    let answer = |page: &Value| page["answer"].as_str().is_some_and(|said| said.contains("is not the cluster of this upgrade"));
+    let answer =
+        |page: &Value| page["answer"].as_str().is_some_and(|said| said.contains("is not the cluster of this upgrade"));
     browser.until("that the name is wrong", SHOWN, answer).await?;
     browser.press("#abort summary").await
 }
@@ -163,7 +177,9 @@ async fn paused_and_resumed(stage: &Stage, browser: &mut Browser, id: &str) -> a
     let done = |page: &Value| page["answer"].as_str().is_some_and(|said| said.contains("Done: pause"));
     browser.until("the answer", SHOWN, done).await?;
     stage.wait_until(id, "the pause", LIMIT, |status| status["paused"] == true).await?;
-    browser.until("the pause", SHOWN, |page| page["text"].as_str().is_some_and(|it| it.contains("Paused by a person"))).await?;
+    browser
+        .until("the pause", SHOWN, |page| page["text"].as_str().is_some_and(|it| it.contains("Paused by a person")))
+        .await?;
     browser.press("#resume button").await?;
     stage.wait_until(id, "going on", LIMIT, |status| status["paused"] == false).await.map(drop)
 }
@@ -171,7 +187,8 @@ async fn paused_and_resumed(stage: &Stage, browser: &mut Browser, id: &str) -> a
 /// The coordinator is gone for a while and comes back: the page says so meanwhile, and is live again by itself.
 async fn through_a_restart(stage: &mut Stage, browser: &mut Browser) -> anyhow::Result<()> {
     stage.coordinator.kill();
-    let old = |page: &Value| page["link"].as_str().is_some_and(|link| link.contains("not live") && link.contains("as of"));
+    let old =
+        |page: &Value| page["link"].as_str().is_some_and(|link| link.contains("not live") && link.contains("as of"));
     browser.until("that it is not live", SHOWN, old).await?;
     browser.shots("3-away").await?;
     stage.crash_coordinator().await?;
@@ -196,10 +213,12 @@ async fn serving(folder: &std::path::Path, tempo: &Tempo) -> anyhow::Result<(Pro
     std::fs::create_dir_all(folder)?;
     let id = kept::make(&folder.join("pilot.sqlite"), 10_000).await?;
     let config = folder.join("coordinator.toml");
-    let text = coordinator_config(folder, "coordinator", ("127.0.0.1:0", "127.0.0.1:0"), &file_store(folder), (9, 4, 3), None);
+    let text =
+        coordinator_config(folder, "coordinator", ("127.0.0.1:0", "127.0.0.1:0"), &file_store(folder), (9, 4, 3), None);
     std::fs::write(&config, text)?;
     let config = config.display().to_string();
-    let mut process = Process::start(&Binaries::find()?.pilot, &["serve", "--config", &config], &[], folder.join("log"))?;
+    let mut process =
+        Process::start(&Binaries::find()?.pilot, &["serve", "--config", &config], &[], folder.join("log"))?;
     let look = async || {
         if process.ended().is_some() {
             // The store's own lock may be held for a moment still.
@@ -227,7 +246,8 @@ async fn an_upgrade_of_ten_thousand_facts_is_painted_at_once_and_older_facts_com
         let times: usize = std::env::var("PAINT_TIMES").ok().and_then(|times| times.parse().ok()).unwrap_or(5);
         // First what nobody has looked at before: the whole journal is read and folded.
         let paints = browser.order(json!({ "do": "paint", "url": url, "times": times })).await?;
-        let mut painted: Vec<f64> = paints.as_array().context("paints")?.iter().filter_map(|it| it[0].as_f64()).collect();
+        let mut painted: Vec<f64> =
+            paints.as_array().context("paints")?.iter().filter_map(|it| it[0].as_f64()).collect();
         eprintln!("first contentful paint of {id}, ms (and first byte, last byte, bytes): {paints}");
         painted.sort_by(f64::total_cmp);
         // Generous: other tests' servers may be starting. What is measured on a quiet machine stands in SPECIFICATION.md.
@@ -245,7 +265,11 @@ async fn shown_whole(browser: &mut Browser, url: &str) -> anyhow::Result<()> {
     let page = browser.until("the charts", SHOWN, drawn).await?;
     let facts = |page: &Value| page["facts"].as_array().map_or(0, Vec::len);
     ensure!(facts(&page) == 50, "{} facts at first", facts(&page));
-    ensure!(page["before"]["provisioning"].as_str().is_some_and(|text| text.contains("2 upgrades")), "{}", page["before"]);
+    ensure!(
+        page["before"]["provisioning"].as_str().is_some_and(|text| text.contains("2 upgrades")),
+        "{}",
+        page["before"]
+    );
     let ddl = page["ddl"][0].as_str().unwrap_or_default();
     ensure!(ddl.contains(TABLE) && ddl.contains("app in orders") && ddl.contains("breaks"), "{ddl}");
     browser.shots("6-ten-thousand").await?;

@@ -80,9 +80,7 @@ impl Writer<'_> {
 
     async fn cut(&mut self) -> anyhow::Result<()> {
         use SwitchoverPhase as P;
-        let phase = |side, phase| {
-            move |at| Event::SwitchoverPhase { at, side, phase: Some(phase), offset_ms: None }
-        };
+        let phase = |side, phase| move |at| Event::SwitchoverPhase { at, side, phase: Some(phase), offset_ms: None };
         let (recorded, not_resubmittable) = (Some("batch-7".to_owned()), None);
         self.see(400, |at| Event::SessionEnded { at, session: session(7), recorded, not_resubmittable }).await?;
         self.add(100, Fact::PivotArmed { attempt: 1 }).await?;

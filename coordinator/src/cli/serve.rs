@@ -133,7 +133,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     });
     let board = supervisor.board();
     let version = concat!("pilot ", env!("CARGO_PKG_VERSION"), "\n");
-    let router = Admin { recorder: recorder.clone(), board, version }.router().merge(web::router(operator, config.limits.live()));
+    let router = Admin { recorder: recorder.clone(), board, version }
+        .router()
+        .merge(web::router(operator, config.limits.live()));
     let router = web::guarded(router, guard);
     supervisor.start(Pages {
         listener: Some(pages),

@@ -55,9 +55,7 @@ impl Folds {
             None => (State::empty(), Tally::default()),
         };
         for entry in &news {
-            state = state
-                .apply(entry)
-                .map_err(|source| Unread::Fold(FoldError::Illegal { id: id.clone(), source }))?;
+            state = state.apply(entry).map_err(|source| Unread::Fold(FoldError::Illegal { id: id.clone(), source }))?;
             counted.apply(entry);
         }
         let mut tally = counted.clone();

@@ -249,7 +249,9 @@ impl Tally {
                 let why = not_resubmittable.clone();
                 named(&mut self.sessions, SessionEnd::of("ended", source, *at, session, why, recorded.clone()));
             }
-            Event::PurgeBlocked { at, what, reason } => named(&mut self.sessions, SessionEnd::kept(source, *at, what, reason)),
+            Event::PurgeBlocked { at, what, reason } => {
+                named(&mut self.sessions, SessionEnd::kept(source, *at, what, reason))
+            }
             Event::Outage { from, ms, kind, before, after, .. } => {
                 let kind = if *kind == OutageKind::Write { "write" } else { "read" };
                 self.gap(source, *from, *ms, kind, (*before, *after));

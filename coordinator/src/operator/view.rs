@@ -92,12 +92,6 @@ pub struct StatusView {
     /// Schema changes with who made them and what they do to replication, the first 200.
     #[serde(default)]
     pub ddl: Vec<SchemaChange>,
-    /// A person has paused it.
-    #[serde(default)]
-    pub paused: bool,
-    /// The switchover does not begin before; null when nobody asked for that, or the time has come.
-    #[serde(default)]
-    pub postponed_until: Option<Timestamp>,
     pub approvals: Vec<ApprovalView>,
     pub alarms: Vec<AlarmView>,
     pub warnings: Vec<WarningView>,
@@ -419,8 +413,6 @@ pub fn status(
         sessions: tally.sessions.clone(),
         gaps: tally.gaps.clone(),
         ddl: tally.ddl.clone(),
-        paused: state.paused(),
-        postponed_until: state.postponed_until().filter(|until| *until > now),
         approvals,
         alarms: state.alarms().iter().map(|(id, alarm)| alarm_view(id.as_str(), alarm)).collect(),
         warnings: state.warnings().map(warning_view).collect(),
@@ -468,8 +460,6 @@ fn empty(info: &RunInfo, about: &About, now: Timestamp) -> StatusView {
         sessions: Vec::new(),
         gaps: Vec::new(),
         ddl: Vec::new(),
-        paused: false,
-        postponed_until: None,
         approvals: Vec::new(),
         alarms: Vec::new(),
         warnings: Vec::new(),

@@ -230,7 +230,7 @@ impl Rows<'_> {
         let at = self.known.done.get(&CLEANUP).copied().filter(|_| self.known.retired.is_some());
         let during = old.unwrap_or_else(|| format!("{}-old1, or the next number that was free", blue.cluster));
         let after = if self.known.retired.is_some() { "deleted" } else { "there, read-only" };
-        self.add(&format!("old cluster {resource}"), &blue.cluster.to_string(), &during, after, at);
+        self.add(&format!("old cluster {resource}"), blue.cluster.as_ref(), &during, after, at);
         let Some(effect) = self.known.effect(CLEANUP, "old-protection") else { return };
         let was = if effect.before == serde_json::Value::Bool(true) { "on" } else { "off" };
         let during = if was == "on" { "off, to delete it" } else { "off" };

@@ -70,7 +70,8 @@ mod tests {
             retained_bytes: None,
             wal_status: None,
         };
-        let slots = Slots { age_ms: 0, current: Lsn::new(current), slots: vec![slot], xmin_age: None, free_bytes: None };
+        let slots =
+            Slots { age_ms: 0, current: Lsn::new(current), slots: vec![slot], xmin_age: None, free_bytes: None };
         Report { slots: Some(slots), ..Report::default() }
     }
 

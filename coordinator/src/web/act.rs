@@ -1,6 +1,8 @@
 //! Wishes of people who press a button: taken from our own pages only, as the role allows, and only while what the person saw is
 //! still so. Then they go the way of the command line's.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use axum::Extension;
 use axum::extract::rejection::FormRejection;
@@ -111,7 +113,8 @@ async fn take(operator: &Operator, visitor: &Visitor, id: &str, wish: &Wish) -> 
     let role = if matches!(request, Request::Approve { .. }) { Role::Approve } else { Role::Operate };
     let denied = visitor.allowed(role).await;
     denied.map_err(|denied| Not::new(StatusCode::FORBIDDEN, denied.to_string()))?;
-    let then = Seen::parse(&wish.seen).ok_or_else(|| bad("the form is none of this page's: load it again".to_owned()))?;
+    let then =
+        Seen::parse(&wish.seen).ok_or_else(|| bad("the form is none of this page's: load it again".to_owned()))?;
     let changed = then.changed(&Seen::of(&operator.status(id).await?));
     if !changed.is_empty() {
         let text = format!("{}: not done, because what the page showed is not so any more", codes::STALE_PAGE);
@@ -140,7 +143,10 @@ fn request(wish: &Wish, now: Timestamp) -> Result<Request<Upgrade>, String> {
         "postpone" => Request::Postpone { until: until(wish.until.trim(), now)? },
         "unpostpone" => Request::Postpone { until: now },
         "tune" if wish.key.trim().is_empty() => return Err("a setting has a name".to_owned()),
-        "tune" => Request::Tune { key: wish.key.trim().to_owned(), value: value(wish.value.trim()) },
+        "tune" => {
+            let value = Value::String(wish.value.trim().to_owned());
+            Request::Tune { settings: BTreeMap::from([(wish.key.trim().to_owned(), value)]) }
+        }
         other => return Err(format!("{other:?} is nothing that can be asked for here")),
     })
 }
@@ -157,11 +163,6 @@ fn until(text: &str, now: Timestamp) -> Result<Timestamp, String> {
         return Err(format!("{until} is past: nothing would be postponed"));
     }
     Ok(until)
-}
-
-/// A number, `true` and the like as such, anything else as text.
-fn value(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
 }
 
 #[cfg(test)]
@@ -190,8 +191,14 @@ mod tests {
         check(wish("postpone"), r#""until":"9999-12-30"#);
         check(Wish { until: "2026-11-30T15:00".into(), ..wish("postpone") }, "is past");
         check(Wish { until: "soon".into(), ..wish("postpone") }, "\"soon\" is not a time");
-        check(Wish { key: "replication.lag_bytes_max".into(), value: "7".into(), ..wish("tune") }, r#""value":7"#);
-        check(Wish { key: "reboot.policy".into(), value: "allow".into(), ..wish("tune") }, r#""value":"allow""#);
+        check(
+            Wish { key: "replication.lag_bytes_max".into(), value: "7".into(), ..wish("tune") },
+            r#""replication.lag_bytes_max":"7""#,
+        );
+        check(
+            Wish { key: "reboot.policy".into(), value: "allow".into(), ..wish("tune") },
+            r#""reboot.policy":"allow""#,
+        );
         check(wish("tune"), "a setting has a name");
         check(wish("<script>"), "is nothing that can be asked for");
     }

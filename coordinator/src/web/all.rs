@@ -17,17 +17,13 @@ pub(super) fn sections(upgrades: &[Brief], agents: &[ClusterAgents]) -> askama::
     let known: BTreeSet<&str> = upgrades.iter().map(|one| one.cluster.as_str()).collect();
     let names = agents.iter().map(|one| name(&one.cluster));
     let idle = names.filter(|name| !known.contains(name)).collect();
-    Ok(vec![
-        ("upgrades", Upgrades { active, ended, idle }.render()?),
-        ("agents", Agents { agents }.render()?),
-    ])
+    Ok(vec![("upgrades", Upgrades { active, ended, idle }.render()?), ("agents", Agents { agents }.render()?)])
 }
 
 /// One sentence for who cannot see the page.
 pub(super) fn say(upgrades: &[Brief]) -> String {
     let active = upgrades.iter().filter(|one| one.outcome.is_none());
-    let lines: Vec<String> =
-        active.map(|one| format!("{}: {}, {}", one.cluster, one.phase, health(one).1)).collect();
+    let lines: Vec<String> = active.map(|one| format!("{}: {}, {}", one.cluster, one.phase, health(one).1)).collect();
     if lines.is_empty() { "no upgrade is under way".to_owned() } else { lines.join("; ") }
 }
 

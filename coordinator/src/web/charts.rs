@@ -121,7 +121,8 @@ mod tests {
         ];
         let charts = charts(&samples, &view());
         assert_eq!(charts.at, [1000, 2000]);
-        let lines: Vec<_> = charts.lines.iter().map(|line| (line.chart, line.name.as_str(), &line.values[..])).collect();
+        let lines: Vec<_> =
+            charts.lines.iter().map(|line| (line.chart, line.name.as_str(), &line.values[..])).collect();
         assert_eq!(
             lines,
             [

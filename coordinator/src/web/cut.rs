@@ -180,14 +180,21 @@ pub(super) mod tests {
             word(Side::Blue, 800, P::PostProcessing),
             word(Side::Blue, 60_000, P::Completed),
         ];
-        view.gaps = vec![gap("write", 20, 700), gap("read", 100, 300), gap("held", -40, 900), gap("ingestion", -9000, 10_000)];
+        view.gaps =
+            vec![gap("write", 20, 700), gap("read", 100, 300), gap("held", -40, 900), gap("ingestion", -9000, 10_000)];
         let cut = cut(&view);
         assert_eq!(cut.at, Some(at(0)));
         let lanes: Vec<(&str, usize)> = cut.lanes.iter().map(|lane| (lane.name, lane.bars.len())).collect();
         // Both words of long before and after stand outside; the pause is cut at the edges.
         assert_eq!(
             lanes,
-            [("Blue says", 3), ("Writes refused", 1), ("Reads refused", 1), ("Clients held", 1), ("Ingestion paused", 1)]
+            [
+                ("Blue says", 3),
+                ("Writes refused", 1),
+                ("Reads refused", 1),
+                ("Clients held", 1),
+                ("Ingestion paused", 1)
+            ]
         );
         assert_eq!(cut.lanes[1].bars[0].title, "700 ms from +20 ms, seen by agent-1");
         assert_eq!((cut.lanes[4].bars[0].left.as_str(), cut.lanes[4].bars[0].width.as_str()), ("0.00%", "100.00%"));

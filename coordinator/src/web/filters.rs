@@ -31,7 +31,8 @@ pub(super) fn as_ms(ms: u64) -> String {
 /// `21 553`, with a space that does not break.
 pub(super) fn as_count(number: u64) -> String {
     let digits = number.to_string();
-    let grouped: Vec<&str> = digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap_or("")).collect();
+    let grouped: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap_or("")).collect();
     grouped.join("\u{202f}")
 }
 

@@ -47,7 +47,11 @@ impl One {
         let parameters = parameters(&self.asked);
         Ok(vec![
             ("now", Now { view, health: health(view), title: title(view) }.render()?),
-            ("do", Do { view, may: self.may, waits: waits(view), approvals: approvals(view), seen: Seen::of(view).text() }.render()?),
+            (
+                "do",
+                Do { view, may: self.may, waits: waits(view), approvals: approvals(view), seen: Seen::of(view).text() }
+                    .render()?,
+            ),
             ("steps", Steps { steps }.render()?),
             ("lag", Lag { view }.render()?),
             ("ingestion", Ingestion { view }.render()?),
@@ -70,10 +74,12 @@ impl One {
             (as_span(median_seconds), range)
         });
         let running = step.state == "running";
-        let share = before.filter(|_| running).zip(step.worked_seconds).map(|(before, worked)| {
-            (worked / before.median_seconds.max(0.001) * 100.0).clamp(0.0, 100.0) as u8
-        });
-        let late = running && before.is_some_and(|before| step.worked_seconds.is_some_and(|it| it > before.most_seconds));
+        let share = before
+            .filter(|_| running)
+            .zip(step.worked_seconds)
+            .map(|(before, worked)| (worked / before.median_seconds.max(0.001) * 100.0).clamp(0.0, 100.0) as u8);
+        let late =
+            running && before.is_some_and(|before| step.worked_seconds.is_some_and(|it| it > before.most_seconds));
         Step { step, usual, share, late }
     }
 }

@@ -82,7 +82,10 @@ mod tests {
                 _ => drop(row(key)),
             }
         }
-        assert_eq!((row("switchover.attempts").value.as_str(), row("switchover.attempts").default.as_deref()), ("7", Some("3")));
+        assert_eq!(
+            (row("switchover.attempts").value.as_str(), row("switchover.attempts").default.as_deref()),
+            ("7", Some("3"))
+        );
         assert_eq!(row("replication.lag_bytes_max").tuned.as_deref(), Some("99"));
         assert_eq!((row("accept").value.as_str(), row("accept").default.as_ref()), ("none", None));
         assert_eq!(parameters(&Asked::default()), []);

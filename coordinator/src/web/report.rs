@@ -2,7 +2,7 @@
 
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_SECURITY_POLICY;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 
 use super::{Asked, Site, refused, shown};
 use crate::report::html;

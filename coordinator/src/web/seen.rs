@@ -110,10 +110,7 @@ mod tests {
         check(|now| now.asks = false, &["it goes on by itself"]);
         check(
             |now| (now.phase, now.approvals, now.asks) = ("provisioning".into(), Vec::new(), false),
-            &[
-                "it is at provisioning, no longer at prerequisites",
-                "it does not ask for the approval reboot any more",
-            ],
+            &["it is at provisioning, no longer at prerequisites", "it does not ask for the approval reboot any more"],
         );
         check(|now| now.outcome = Some("unwound".into()), &["it has ended: unwound"]);
         check(|now| now.approvals.push("<script>".into()), &["it asks for the approval <script>"]);

@@ -46,9 +46,9 @@ async fn scene(visitor: Option<(&str, &[Role])>, live_max: usize) -> Scene {
     let file = std::env::temp_dir().join(format!("pilot-web-{}.sqlite", uuid::Uuid::now_v7()));
     let outside = Outside::default();
     let drivers = life(&file, &outside).await;
-    let id = drivers.start(&CLUSTER.parse().unwrap(), UpgradeSpec::new(CLUSTER, "16"), &About::default()).await.unwrap();
-    let mut scene =
-        Scene { file, drivers, outside, id, page: ([127, 0, 0, 1], 0).into(), serving: JoinSet::new() };
+    let id =
+        drivers.start(&CLUSTER.parse().unwrap(), UpgradeSpec::new(CLUSTER, "16"), &About::default()).await.unwrap();
+    let mut scene = Scene { file, drivers, outside, id, page: ([127, 0, 0, 1], 0).into(), serving: JoinSet::new() };
     scene.page = scene.door(visitor, live_max).await;
     scene.until("the step waits", |view| view.current.as_ref().is_some_and(|it| it.waiting_for.is_some())).await;
     scene
@@ -212,7 +212,8 @@ async fn what_another_site_sends_is_not_done() {
     ] {
         expect(&scene.ask_from(&pause, &lines).await, 403, &["PU1103"]);
     }
-    let head = format!("POST /upgrades/{}/ask HTTP/1.1\r\ncontent-type: text/plain\r\nsec-fetch-site: same-origin", scene.id);
+    let head =
+        format!("POST /upgrades/{}/ask HTTP/1.1\r\ncontent-type: text/plain\r\nsec-fetch-site: same-origin", scene.id);
     expect(&scene.send(scene.page, &head, "act=pause").await, 415, &["urlencoded"]);
     let large = "x".repeat(FORM_BYTES_MAX);
     expect(&scene.ask(&[("act", "tune"), ("value", &large)]).await, 413, &[]);

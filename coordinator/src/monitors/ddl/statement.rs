@@ -33,7 +33,8 @@ impl Ddl {
     pub(crate) fn harm(&self) -> Harm {
         let words: Vec<String> = self.statement.split_whitespace().take(3).map(str::to_ascii_uppercase).collect();
         let word = |n: usize| words.get(n).map_or("", |word| word.trim_end_matches(';'));
-        let shape = ["TABLE", "TYPE", "DOMAIN", "SCHEMA", "EXTENSION", "DATABASE", "FOREIGN", "UNLOGGED", "PUBLICATION"];
+        let shape =
+            ["TABLE", "TYPE", "DOMAIN", "SCHEMA", "EXTENSION", "DATABASE", "FOREIGN", "UNLOGGED", "PUBLICATION"];
         match (word(0), word(1)) {
             ("REFRESH", _) => Harm::Degrades,
             ("IMPORT", _) => Harm::Breaks,
