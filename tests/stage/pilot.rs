@@ -216,7 +216,8 @@ impl Follower {
             if all.contains(text) { Ok(()) } else { Err(all) }
         };
         tempo.until("what the follower says", Duration::from_millis(30), ANSWER, look).await?;
-        match (self.on_terminal, self.child.stdin.as_mut(), self.child.id()) {
+        let pid = self.child.id();
+        match (self.on_terminal, self.child.stdin.as_mut(), pid) {
             (true, Some(keys), _) => keys.write_all(b"\x03").await.context("typing Ctrl-C")?,
             (_, _, Some(pid)) => super::process::send("INT", pid)?,
             _ => bail!("the follower is gone: {:?}", self.said(-1)),
