@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 mod e2e;
+mod ingestion;
 mod invariants;
 mod sim;
