@@ -1,6 +1,8 @@
 //! The agent's configuration: one TOML file, then `PILOT_AGENT_*` variables, then flags; checked once, whole.
 //! Secrets are never in it, only where they are found.
 
+mod ingestion;
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
@@ -14,6 +16,8 @@ use runtime::telemetry::Format;
 use serde::{Deserialize, Serialize};
 
 use crate::link::runner::AtOnce;
+
+pub use self::ingestion::{Ingestion, Kubernetes};
 
 /// Everything the agent is told at its start.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -140,56 +144,6 @@ pub enum Tls {
     VerifyFull,
     /// Accepted only where every address that a host has is a loopback one.
     Disable,
-}
-
-/// One ingestion system.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Ingestion {
-    /// A service that is asked over HTTP.
-    Http {
-        /// What it is called in plans, logs and metrics.
-        name: String,
-        /// `http://HOST:PORT`: `POST …/pause`, `POST …/resume`, `GET …/state` are asked of it.
-        base_url: String,
-    },
-    /// Anything that programs on this machine can pause.
-    Command {
-        /// What it is called in plans, logs and metrics.
-        name: String,
-        /// Program and arguments that print `{"state": "running", "backlog": 123, "rate": 45.6}`.
-        observe: Vec<String>,
-        /// Program and arguments that pause it; may be run twice.
-        pause: Vec<String>,
-        /// Program and arguments that resume it; may be run twice.
-        resume: Vec<String>,
-    },
-    /// A PgBouncer that clients are behind: it holds them through the cut and is told where to go on.
-    Pgbouncer {
-        /// What it is called in plans, logs and metrics.
-        name: String,
-        /// `ADDRESS:PORT` of the admin console.
-        admin: SocketAddr,
-        /// A user of `admin_users`.
-        admin_user: String,
-        /// The user's password, on the first line.
-        admin_password_file: Option<PathBuf>,
-        /// PgBouncer's database names that are held and retargeted, not none.
-        databases: Vec<String>,
-        /// Those that lead to the cluster's readers: held with the others, sent to a reader of green where it has one.
-        #[serde(default)]
-        reader_databases: Vec<String>,
-        /// An `%include`d file with the `[databases]` section, rewritten by the agent.
-        config_file: PathBuf,
-    },
-}
-
-impl Ingestion {
-    pub fn name(&self) -> &str {
-        match self {
-            Ingestion::Http { name, .. } | Ingestion::Command { name, .. } | Ingestion::Pgbouncer { name, .. } => name,
-        }
-    }
 }
 
 /// A key business query. Its SQL stands here and never crosses the wire.
@@ -388,25 +342,16 @@ impl Config {
                 let cure = "use letters, digits, dots, hyphens and underscores";
                 return Err(wrong("ingestion.name", format!("{name:?} is not a name"), cure));
             }
-            match system {
-                Ingestion::Http { base_url, .. } if !base_url.starts_with("http://") => {
-                    let key = format!("ingestion {name}: base_url");
-                    return Err(wrong(key, "is not an http:// address", "write http://HOST:PORT"));
-                }
-                Ingestion::Command { observe, pause, resume, .. }
-                    if [observe, pause, resume].iter().any(|command| command.is_empty()) =>
-                {
-                    let key = format!("ingestion {name}");
-                    return Err(wrong(key, "has an empty command", "give observe, pause and resume as lists"));
-                }
-                Ingestion::Pgbouncer { databases, .. } if databases.is_empty() => {
-                    let key = format!("ingestion {name}: databases");
-                    return Err(wrong(key, "is empty", "name the PgBouncer databases to hold"));
-                }
-                _ => {}
+            if let Some((key, what, cure)) = system.wrong() {
+                return Err(wrong(format!("ingestion {name}: {key}"), what, cure));
             }
         }
         Ok(())
+    }
+
+    /// Whose pauses are this agent's, wherever they are written down.
+    pub fn owner(&self) -> String {
+        format!("{} {}", self.cluster, self.agent_id)
     }
 
     /// Where pause marks are kept: a folder beside the state file.
@@ -467,9 +412,35 @@ sql = "select 1"
         assert_eq!(config.admin_listen.port(), 0);
     }
 
+    fn other(kind: &str, keys: &str) -> String {
+        format!("[[ingestion]]\nname = \"other\"\nkind = \"{kind}\"\n{keys}\n[[query]]")
+    }
+
+    #[test]
+    fn systems_that_people_have_are_read() {
+        let connect =
+            "base_url = \"https://connect:8083\"\nconnectors = [\"a\"]\nuser = \"u\"\npassword_file = \"/pw\"";
+        let workload =
+            "workload = \"deployment/writer\"\nnamespace = \"ingest\"\nbacklog_url = \"http://writer/backlog\"";
+        for (kind, keys) in
+            [("kafka_connect", connect), ("kubernetes", workload), ("kubernetes", "scaled_object = \"x\"")]
+        {
+            let config = load("people", &WHOLE.replace("[[query]]", &other(kind, keys))).unwrap();
+            assert_eq!(config.ingestion[1].name(), "other");
+            assert_eq!(
+                crate::ingestion::controllers(&config.ingestion, &config.owner(), &runtime::clock::Clock::system())
+                    .len(),
+                2
+            );
+        }
+    }
+
     #[test]
     fn an_error_names_the_key_and_the_cure() {
-        let wrong = [
+        let system = |keys: &str| other("kubernetes", keys);
+        let connect =
+            |url: &str, rest: &str| other("kafka_connect", &format!("base_url = \"{url}\"\nconnectors = {rest}"));
+        let wrong: [(&str, &str, &str); 20] = [
             ("agent_id = \"agent-1\"", "agent_id = \"agent 1\"", "for key `agent_id`"),
             ("user =", "usr =", "unknown field `usr`"),
             ("http://127.0.0.1:7400", "127.0.0.1:7400", "coordinator: is not an https:// address; write"),
@@ -480,6 +451,26 @@ sql = "select 1"
             ("password_file = \"/etc/pw\"\n", "", "give exactly one of password_file and password_command"),
             ("127.0.0.0/8", "127.0.0.0/33", "for key `host_suffixes[0]`"),
             ("databases = [\"orders\"]", "databases = []", "ingestion bouncer: databases: is empty"),
+            (
+                "[[query]]",
+                &system("workload = \"pod/x\""),
+                "ingestion other: workload, scaled_object: not exactly one thing",
+            ),
+            ("[[query]]", &system("scaled_object = \"x\"\ncontext = \"lab\""), "context: is given without kubeconfig"),
+            (
+                "[[query]]",
+                &system("scaled_object = \"x\"\npause_seconds_max = 4"),
+                "pause_seconds_max: 4 is not from 5 to 120",
+            ),
+            ("[[query]]", &system("scaled_object = \"x\"\nreplicas = 0"), "unknown field `replicas`"),
+            ("[[query]]", &connect("http://connect:8083", "[]"), "ingestion other: connectors: names none"),
+            ("[[query]]", &connect("connect:8083", "[\"a\"]"), "base_url: is not an http:// or https:// address"),
+            ("[[query]]", &connect("http://c", "[\"a\"]\nuser = \"u\""), "user, password_file: one of them is missing"),
+            (
+                "[[query]]",
+                &connect("http://c", "[\"a\"]\nuser = \"u\"\npassword_file = \"/pw\""),
+                "base_url: is without TLS, and a password would go there",
+            ),
             ("[insecure]", "[limits]\nevents_max = 1\n[insecure]", "limits.events_max: 1 is not from"),
             ("[insecure]", "[limits]\njobs_max = 15\n[insecure]", "limits.jobs_max: 15 is not from 16 to 1024"),
             ("[insecure]", "[limits]\nlong_jobs_max = 0\n[insecure]", "limits.long_jobs_max: 0 is not from 1 to 16"),

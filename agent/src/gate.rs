@@ -13,21 +13,21 @@ use proto::{
     side::Side,
 };
 use runtime::{
-    clock::Mono,
+    clock::{Clock, Mono},
     shutdown::Stop,
     supervision::{Ready, Task, TaskError, chain},
 };
 
 use crate::{
     helm,
-    ingestion::{IngestionController, Marks, PauseMark, Serving},
+    ingestion::{BoxFuture, IngestionController, Marks, PAUSE_WITHIN, PauseMark, Serving},
     spool::Key,
     stance::{Since, Stance},
     state::{Effective, Settled, Shared, effective, millis},
 };
 
-/// A pause that is not done by then is refused, and everything is opened again.
-const PAUSE_WITHIN: Duration = Duration::from_secs(5);
+/// A release that is not done by then is begun anew.
+const RELEASE_WITHIN: Duration = Duration::from_secs(10);
 /// Between tries to release what could not be released.
 const RELEASE_AGAIN: Duration = Duration::from_millis(100);
 /// Caps are looked at this often.
@@ -183,10 +183,11 @@ impl Gate {
             }
             let to = (goal.serving == Side::Green).then(|| self.green());
             let fail_open = *self.shared.stance.borrow() == Stance::FailOpen;
-            let marks = &self.marks;
+            let (marks, clock) = (&self.marks, &self.shared.clock);
             let released = join_all(free.iter().map(|controller| async move {
-                let end = release_one(controller.as_ref(), marks, to, fail_open).await;
-                (controller.name().to_owned(), end)
+                let release = release_one(controller.as_ref(), marks, to, fail_open);
+                let end = clock.timeout(RELEASE_WITHIN, release).await;
+                (controller.name().to_owned(), end.unwrap_or_else(|elapsed| Err(format!("resuming is {elapsed}"))))
             }))
             .await;
             let mut stuck = false;
@@ -249,21 +250,19 @@ impl Gate {
         let cap = self.cap(intent, goal);
         let since = self.shared.clock.now();
         let expires_at = since.checked_add(cap).unwrap_or(since);
-        let mark = PauseMark { upgrade: intent.upgrade.to_string(), since, expires_at };
+        let mark = PauseMark { upgrade: intent.upgrade.to_string(), since, expires_at, found: None };
         let wanted: Vec<_> = self
             .controllers
             .iter()
             .filter(|c| Gate::wants_paused(goal, c.as_ref()) && self.known[c.name()] == Known::Free)
             .cloned()
             .collect();
-        for controller in &wanted {
-            let written = self.marks.write(controller.name(), &mark);
-            written.map_err(|error| format!("the pause mark of {} cannot be written: {error}", controller.name()))?;
-            self.known.insert(controller.name().to_owned(), Known::Paused);
-        }
-        let (clock, mark) = (&self.shared.clock, &mark);
-        let paused = join_all(wanted.iter().map(|controller| async move {
-            match clock.timeout(PAUSE_WITHIN, controller.pause(mark)).await {
+        let marks = self.mark(&wanted, &mark).await?;
+        let (clock, cap) = (&self.shared.clock, cap.max(PAUSE_WITHIN));
+        let paused = join_all(wanted.iter().zip(&marks).map(|(controller, mark)| async move {
+            // Clients that are held wait for no system that takes longer.
+            let within = if goal.hold { PAUSE_WITHIN } else { controller.pause_within().min(cap) };
+            match clock.timeout(within, controller.pause(mark)).await {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(format!("{}: {}", controller.name(), chain(&error))),
                 Err(elapsed) => Some(format!("{}: pausing is {elapsed}", controller.name())),
@@ -277,6 +276,45 @@ impl Gate {
             return Ok(());
         }
         Err(failures.join("; "))
+    }
+
+    /// Writes down who pauses these systems and what they were like, before they are paused.
+    async fn mark(
+        &mut self,
+        wanted: &[Arc<dyn IngestionController>],
+        mark: &PauseMark,
+    ) -> Result<Vec<PauseMark>, String> {
+        let clock = &self.shared.clock;
+        let surveys = wanted.iter().map(|controller| clock.timeout(PAUSE_WITHIN, controller.survey()));
+        let mut marks = Vec::new();
+        for (controller, survey) in wanted.iter().zip(join_all(surveys).await) {
+            let name = controller.name();
+            let found = match survey {
+                Ok(found) => found.map_err(|error| format!("{name}: {}", chain(&error)))?,
+                Err(elapsed) => return Err(format!("{name}: looking at it is {elapsed}")),
+            };
+            let mark = PauseMark { found, ..mark.clone() };
+            let written = self.marks.write(name, &mark);
+            written.map_err(|error| format!("the pause mark of {name} cannot be written: {error}"))?;
+            self.known.insert(name.to_owned(), Known::Paused);
+            marks.push(mark);
+        }
+        Ok(marks)
+    }
+
+    /// Takes over what an earlier life of this agent paused and left no mark of.
+    fn adopt(&mut self, left: Vec<(String, PauseMark)>) {
+        for (name, mark) in left {
+            if self.known.get(&name) != Some(&Known::Free) {
+                continue;
+            }
+            tracing::warn!(system = name, upgrade = mark.upgrade, "a pause of this agent was found, taking it over");
+            if let Err(error) = self.marks.write(&name, &mark) {
+                tracing::warn!(system = name, %error, "its mark cannot be written");
+            }
+            self.known.insert(name, Known::Paused);
+            self.reached = None;
+        }
     }
 
     fn cap(&self, intent: &Intent, goal: &Goal) -> Duration {
@@ -467,9 +505,26 @@ async fn release_one(
         upgrade: String::new(),
         since: jiff::Timestamp::UNIX_EPOCH,
         expires_at: jiff::Timestamp::UNIX_EPOCH,
+        found: None,
     };
     let mark = marks.read(name).ok().flatten().unwrap_or(unknown);
     controller.resume(&mark, to.flatten()).await.map_err(|error| chain(&error))
+}
+
+/// Asks the systems without a mark whether they remember a pause of this agent, until each has answered. Off the way of every
+/// release.
+async fn left(controllers: Vec<Arc<dyn IngestionController>>, clock: Clock) -> Vec<(String, PauseMark)> {
+    let asked = controllers.iter().map(async |controller| {
+        loop {
+            match clock.timeout(PAUSE_WITHIN, controller.left()).await {
+                Ok(Ok(left)) => return left.map(|mark| (controller.name().to_owned(), mark)),
+                Ok(Err(error)) => tracing::debug!(system = controller.name(), error = %chain(&error), "not asked yet"),
+                Err(elapsed) => tracing::debug!(system = controller.name(), error = %elapsed, "not asked yet"),
+            }
+            clock.sleep(PAUSE_WITHIN).await;
+        }
+    });
+    join_all(asked).await.into_iter().flatten().collect()
 }
 
 impl Task for Gate {
@@ -478,6 +533,10 @@ impl Task for Gate {
     async fn run(&mut self, stop: Stop, ready: Ready) -> Result<(), TaskError> {
         let mut intent = self.shared.intent.subscribe();
         let mut stance = self.shared.stance.subscribe();
+        let unmarked = self.controllers.iter().filter(|controller| self.known[controller.name()] == Known::Free);
+        let mut asking: BoxFuture<'static, _> = Box::pin(left(unmarked.cloned().collect(), self.shared.clock.clone()));
+        let mut asked = false;
+        let longest = self.controllers.iter().map(|controller| controller.pause_within()).max().unwrap_or_default();
         ready.set(true);
         while !stop.is_triggered() {
             intent.borrow_and_update();
@@ -493,7 +552,7 @@ impl Task for Gate {
                     changed = intent.changed() => changed?,
                     changed = stance.changed() => changed?,
                     () = stop.triggered() => {}
-                    () = clock.sleep(PAUSE_WITHIN * 2) => {}
+                    () = clock.sleep(longest + RELEASE_WITHIN * 2) => {}
                 }
                 continue;
             }
@@ -505,6 +564,10 @@ impl Task for Gate {
                 changed = intent.changed() => changed?,
                 changed = stance.changed() => changed?,
                 () = stop.triggered() => {}
+                left = &mut asking, if !asked => {
+                    asked = true;
+                    self.adopt(left);
+                }
                 () = self.shared.clock.sleep(CAPS_EVERY) => {}
             }
         }

@@ -82,7 +82,7 @@ impl Agent {
         let (shared, config) = (self.shared, self.config);
         let stance = helm::steer(&shared);
         tracing::info!(%stance, agent = %config.agent_id, cluster = %config.cluster, "agent starts");
-        let controllers = ingestion::controllers(&config.ingestion, &shared.clock);
+        let controllers = ingestion::controllers(&config.ingestion, &config.owner(), &shared.clock);
         let names = controllers.iter().map(|controller| controller.name().to_owned()).collect();
         let gate = Gate::new(shared.clone(), controllers.clone(), Marks::new(config.marks_dir()));
         let options = link::Options {

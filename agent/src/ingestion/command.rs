@@ -91,7 +91,7 @@ mod tests {
 
     fn mark() -> PauseMark {
         let at = jiff::Timestamp::UNIX_EPOCH;
-        PauseMark { upgrade: "up-1".into(), since: at, expires_at: at }
+        PauseMark { upgrade: "up-1".into(), since: at, expires_at: at, found: None }
     }
 
     #[tokio::test]

