@@ -5,4 +5,4 @@ mod graph;
 mod places;
 mod repository;
 mod runbook;
-mod source;
+pub(crate) mod source;
