@@ -6,4 +6,4 @@ mod monitoring;
 mod places;
 mod repository;
 mod runbook;
-mod source;
+pub(crate) mod source;

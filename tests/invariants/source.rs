@@ -5,13 +5,13 @@ use std::process::Command;
 use std::{env, fs};
 
 /// The root of the repository.
-pub(super) fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().expect("crate tests lies in the root").to_owned()
 }
 
 /// Every file that a clone would have, as paths relative to the root: git's list, or a walk where there is no git.
-pub(super) fn files() -> Vec<String> {
+pub(crate) fn files() -> Vec<String> {
     let root = root();
     let listed = Command::new("git").arg("-C").arg(&root).args(["ls-files", "-z"]).output();
     let mut files: Vec<String> = match listed {
@@ -47,7 +47,7 @@ fn walk(root: &Path, folder: &Path, found: &mut Vec<String>) {
 }
 
 /// Rust files whose path begins with one of these.
-pub(super) fn rust_under(folders: &[&str]) -> Vec<String> {
+pub(crate) fn rust_under(folders: &[&str]) -> Vec<String> {
     let all: Vec<String> = files()
         .into_iter()
         .filter(|path| path.ends_with(".rs") && folders.iter().any(|folder| path.starts_with(folder)))
@@ -57,13 +57,13 @@ pub(super) fn rust_under(folders: &[&str]) -> Vec<String> {
 }
 
 /// A file's text; empty for a file that is not text.
-pub(super) fn text(path: &str) -> String {
+pub(crate) fn text(path: &str) -> String {
     let bytes = fs::read(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
     String::from_utf8(bytes).unwrap_or_default()
 }
 
 /// The lines of a source that are code, with their numbers: no comment lines, nothing after `//` that begins a comment.
-pub(super) fn code(path: &str) -> Vec<(usize, String)> {
+pub(crate) fn code(path: &str) -> Vec<(usize, String)> {
     let lines = text(path);
     let lines = lines.lines().enumerate().map(|(n, line)| (n + 1, without_comment(line)));
     lines.filter(|(_, line)| !line.trim().is_empty()).collect()
@@ -77,7 +77,7 @@ fn without_comment(line: &str) -> String {
 }
 
 /// Code up to the tests at the bottom of the file; tests in a file of their own end nothing.
-pub(super) fn code_before_tests(path: &str) -> Vec<(usize, String)> {
+pub(crate) fn code_before_tests(path: &str) -> Vec<(usize, String)> {
     let all = code(path);
     let begins = |pair: &[(usize, String)]| pair[0].1.trim() == "#[cfg(test)]" && pair[1].1.trim_end().ends_with('{');
     let end = all.windows(2).position(begins).unwrap_or(all.len());
@@ -85,12 +85,12 @@ pub(super) fn code_before_tests(path: &str) -> Vec<(usize, String)> {
 }
 
 /// The words of a line: letters, digits and underscores.
-pub(super) fn words(line: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn words(line: &str) -> impl Iterator<Item = &str> {
     line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }
 
 /// `path:line: text` for every line that `breaks` finds in these files.
-pub(super) fn breaches(paths: &[String], breaks: impl Fn(&str) -> bool) -> Vec<String> {
+pub(crate) fn breaches(paths: &[String], breaks: impl Fn(&str) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     for path in paths {
         let lines = code(path).into_iter().filter(|(_, line)| breaks(line));
@@ -100,7 +100,7 @@ pub(super) fn breaches(paths: &[String], breaks: impl Fn(&str) -> bool) -> Vec<S
 }
 
 /// Fails with the list when it is not empty.
-pub(super) fn none(rule: &str, found: &[String]) {
+pub(crate) fn none(rule: &str, found: &[String]) {
     assert!(found.is_empty(), "{rule}\n  {}", found.join("\n  "));
 }
 
