@@ -251,7 +251,7 @@ async fn an_upgrade_of_ten_thousand_facts_is_painted_at_once_and_older_facts_com
         eprintln!("first contentful paint of {id}, ms (and first byte, last byte, bytes): {paints}");
         painted.sort_by(f64::total_cmp);
         // Generous: other tests' servers may be starting. What is measured on a quiet machine stands in SPECIFICATION.md.
-        ensure!(painted.first().is_some_and(|best| *best < 1000.0), "{paints}");
+        ensure!(painted.first().is_some_and(|best| *best < 2000.0), "{paints}");
         shown_whole(&mut browser, &url).await
     };
     let played: anyhow::Result<()> = played.await;
