@@ -78,6 +78,13 @@ fn ingestion(checked: &mut Checked, system: &Ingestion) {
             checked.readable(&format!("ingestion {name}: admin_password_file"), admin_password_file.as_deref());
             checked.readable(&format!("ingestion {name}: config_file"), Some(config_file));
         }
+        Ingestion::KafkaConnect { password_file, ca_file, .. } => {
+            checked.readable(&format!("ingestion {name}: password_file"), password_file.as_deref());
+            checked.readable(&format!("ingestion {name}: ca_file"), ca_file.as_deref());
+        }
+        Ingestion::Kubernetes(workload) => {
+            checked.readable(&format!("ingestion {name}: kubeconfig"), workload.kubeconfig.as_deref());
+        }
         Ingestion::Http { .. } => {}
     }
 }
