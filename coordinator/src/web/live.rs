@@ -222,7 +222,7 @@ impl Subject for Follower {
         self.behind = self.next.0 < view.next_seq;
         let (say, over) = (say(&view), view.outcome.is_some() && !self.behind);
         let point = Some(point(&view, operator.clock().now()));
-        let one = One { view, before: self.before.clone(), asked, may: self.may };
+        let one = One { view, before: Some(self.before.clone()), asked, may: self.may };
         let (sections, facts) = (one.sections(), journal::rows_of(facts));
         Ok(Look { say, sections, facts, next: Some(self.next), point, over })
     }

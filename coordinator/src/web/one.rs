@@ -20,7 +20,8 @@ use crate::operator::{Asked, Before};
 /// What one page is made of.
 pub(super) struct One {
     pub(super) view: StatusView,
-    pub(super) before: BTreeMap<StepId, Before>,
+    /// `None` while it is not read yet.
+    pub(super) before: Option<BTreeMap<StepId, Before>>,
     pub(super) asked: Asked,
     pub(super) may: May,
 }
@@ -52,7 +53,7 @@ impl One {
                 Do { view, may: self.may, waits: waits(view), approvals: approvals(view), seen: Seen::of(view).text() }
                     .render()?,
             ),
-            ("steps", Steps { steps }.render()?),
+            ("steps", Steps { steps, known: self.before.is_some() }.render()?),
             ("lag", Lag { view }.render()?),
             ("ingestion", Ingestion { view }.render()?),
             ("cut", CutOf { view, cut: cut(view) }.render()?),
@@ -64,7 +65,7 @@ impl One {
     }
 
     fn step<'a>(&self, step: &'a StepView) -> Step<'a> {
-        let before = StepId::parse(&step.id).and_then(|id| self.before.get(&id));
+        let before = StepId::parse(&step.id).and_then(|id| self.before.as_ref()?.get(&id));
         let usual = before.map(|before| {
             let Before { median_seconds, least_seconds, most_seconds, upgrades } = *before;
             let range = match upgrades {
@@ -188,6 +189,8 @@ struct Do<'a> {
 #[template(path = "one/steps.html")]
 struct Steps<'a> {
     steps: Vec<Step<'a>>,
+    /// Whether earlier upgrades were read.
+    known: bool,
 }
 
 #[derive(Template)]
