@@ -53,7 +53,7 @@ async fn server(folder: &Folder) -> (Fleet, Arc<Server>) {
     admin
         .batch_execute(
             "create role debezium login superuser replication password 'lab-debezium';
-             create table item (id bigserial primary key, note text)",
+             create table public.item (id bigserial primary key, note text)",
         )
         .await
         .expect("the schema");
@@ -86,7 +86,7 @@ impl Stage {
     /// So many rows more, and how many there are now.
     async fn insert(&self, rows: usize) -> usize {
         let admin = self.server.admin("orders").await.expect("a session");
-        let insert = format!("insert into item (note) select repeat('x', 300) from generate_series(1, {rows})");
+        let insert = format!("insert into public.item (note) select repeat('x', 300) from generate_series(1, {rows})");
         admin.batch_execute(&insert).await.expect("rows");
         let mut written = self.written.lock().expect("nobody panics with it");
         *written += rows;

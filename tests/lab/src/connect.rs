@@ -14,7 +14,7 @@ use crate::fleet::process::{self, Child, Program};
 use crate::install::KafkaConnect;
 
 /// A Java process beside other builds takes its time.
-const START_LIMIT: Duration = Duration::from_secs(120);
+const START_LIMIT: Duration = Duration::from_secs(240);
 const POLL: Duration = Duration::from_millis(100);
 
 /// A running worker.
