@@ -62,8 +62,16 @@ fn examples(verb: &[&str]) -> Vec<String> {
     assert!(said.status.success(), "pilot {} --help", verb.join(" "));
     let help = String::from_utf8_lossy(&said.stdout).into_owned();
     let (_, examples) = help.split_once("Examples:").unwrap_or_else(|| panic!("pilot {verb:?} --help has no examples"));
-    let lines = examples.lines().filter_map(|line| line.trim().strip_prefix("pilot "));
-    lines.map(|line| line.split(['>', '|']).next().unwrap_or(line).trim().to_owned()).collect()
+    let mut all: Vec<String> = Vec::new();
+    for line in examples.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        match (line.strip_prefix("pilot "), all.last_mut()) {
+            (Some(example), _) => all.push(example.to_owned()),
+            // A long one goes on in the next line.
+            (None, Some(last)) => *last = format!("{last} {line}"),
+            (None, None) => panic!("{line} is no example"),
+        }
+    }
+    all.iter().map(|line| line.split(['>', '|']).next().unwrap_or(line).trim().to_owned()).collect()
 }
 
 #[test]
