@@ -274,7 +274,8 @@ async fn configured(stage: &Stage, prometheus: &Prometheus, id: &str) -> anyhow:
         let said = told(key).with_context(|| format!("{key} is not shown"))?;
         let same = match value {
             Value::String(text) => said == text,
-            Value::Bool(_) | Value::Number(_) => said == value.to_string(),
+            Value::Bool(is) => said == if *is { "true" } else { "false" },
+            Value::Number(number) => said == number.to_string(),
             Value::Null => said == "none",
             Value::Array(all) if all.is_empty() => said == "none",
             _ => true,

@@ -84,7 +84,7 @@ async fn take(mut stream: TcpStream, took: Arc<Mutex<Vec<Value>>>) {
             break body.to_owned();
         }
     };
-    let value = serde_json::from_str(&body).unwrap_or_else(|_| Value::String(body));
+    let value = serde_json::from_str(&body).unwrap_or(Value::String(body));
     took.lock().unwrap_or_else(PoisonError::into_inner).push(value);
     let _gone = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
 }

@@ -169,7 +169,7 @@ async fn upgrade(
         from_version: "14.23".into(),
         to_version: "16.15".into(),
         asked_by: "ann".into(),
-        plan_digest: String::new(),
+        ..About::default()
     };
     store.prepare(&id, &about).await?;
     let mut spec = UpgradeSpec::new(CLUSTER, "16");

@@ -97,7 +97,10 @@ fn told() -> Stage {
 }
 
 /// What agents saw, each after the first fact of a kind.
-fn seen() -> Vec<(&'static str, Vec<(&'static str, i64, Event)>)> {
+/// By step: who saw it, how many milliseconds after the step's start, and what.
+type Seen = Vec<(&'static str, Vec<(&'static str, i64, Event)>)>;
+
+fn seen() -> Seen {
     let blank = Timestamp::UNIX_EPOCH;
     let key = "0197c0de-s1".to_owned();
     vec![

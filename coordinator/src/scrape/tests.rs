@@ -17,11 +17,10 @@ fn status(id: &str) -> StatusView {
         outcome: None,
     };
     let about = crate::store::About {
-        roster: Vec::new(),
         from_version: "14.15".into(),
         to_version: "16.9".into(),
         asked_by: "somebody".into(),
-        plan_digest: String::new(),
+        ..crate::store::About::default()
     };
     let mut status = view::unreadable(&info, &about, "", Timestamp::from_second(1_700_000_060).unwrap());
     status.health = "person".into();
@@ -31,6 +30,8 @@ fn status(id: &str) -> StatusView {
         title: String::new(),
         state: state.into(),
         seconds,
+        worked_seconds: seconds,
+        expected_seconds: None,
         attempt: 1,
         waits: Vec::new(),
         failure: None,
@@ -55,16 +56,21 @@ fn shown(status: StatusView, spec: &UpgradeSpec) -> Shown {
 fn a_scrape_tells_of_each_upgrade_what_its_status_says_and_nothing_that_was_not_measured() {
     let text = rendered(|| {
         let mut status = status("up-1");
-        status.lag.slots = vec![
-            SlotView { name: "rds_1".into(), database: None, bytes: Some(42), retained_bytes: Some(4200) },
-            SlotView { name: "rds_2".into(), database: None, bytes: None, retained_bytes: None },
-        ];
+        let slot = |name: &str, bytes, retained_bytes| SlotView {
+            name: name.into(),
+            database: None,
+            bytes,
+            retained_bytes,
+            behind_ms: None,
+        };
+        status.lag.slots = vec![slot("rds_1", Some(42), Some(4200)), slot("rds_2", None, None)];
         status.ingestion.state = Some("paused".into());
         status.ingestion.controllers = Vec::<ControllerView>::new();
         let approval = |name: &str| ApprovalView { name: name.into(), step: "switchover".into(), why: String::new() };
         status.approvals = vec![approval("switchover"), approval("schema-0a1b2c")];
         let (monitor, level) = ("storage".to_owned(), "hold".to_owned());
-        status.alarms = vec![AlarmView { monitor, level, code: "PU0604".into(), text: "<script>".into() }];
+        let (code, text) = ("PU0604".into(), "<script>".into());
+        status.alarms = vec![AlarmView { monitor, level, code, text, approval: None }];
         status.counts.purged = 3;
         status.downtime.write_unavailable_ms = 1250;
         let spec = spec("cluster = \"orders\"\nto = \"16\"");

@@ -78,7 +78,9 @@ mod tests {
         let written = toml::Table::try_from(&spec).unwrap();
         for (key, value) in &written {
             match value {
-                toml::Value::Table(fields) => fields.keys().for_each(|name| drop(row(&format!("{key}.{name}")))),
+                toml::Value::Table(fields) => {
+                    fields.keys().for_each(|name| assert!(!row(&format!("{key}.{name}")).key.is_empty()))
+                }
                 _ => drop(row(key)),
             }
         }
