@@ -194,9 +194,9 @@ async fn a_page_that_is_stale_is_refused_and_told_what_changed() {
     let bits = [("act", "postpone"), ("until", "tomorrow"), ("seen", seen.as_str())];
     expect(&scene.ask(&bits).await, 400, &["is not a time"]);
     // By script the answer is a part of the page, else a page.
-    let form = [("act", "x"), ("seen", seen.as_str())];
-    let by_script = scene.ask_from(&form, "sec-fetch-site: same-origin\r\nhx-request: true").await;
-    assert!(!by_script.contains("<html"));
+    let lines = "sec-fetch-site: same-origin\r\nhx-request: true";
+    let by_script = scene.ask_from(&[("act", "x"), ("seen", &seen)], lines).await;
+    assert!(!by_script.contains("<html"), "{by_script}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
