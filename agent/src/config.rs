@@ -440,7 +440,7 @@ sql = "select 1"
         let system = |keys: &str| other("kubernetes", keys);
         let connect =
             |url: &str, rest: &str| other("kafka_connect", &format!("base_url = \"{url}\"\nconnectors = {rest}"));
-        let wrong: [(&str, &str, &str); 20] = [
+        let wrong: [(&str, &str, &str); 22] = [
             ("agent_id = \"agent-1\"", "agent_id = \"agent 1\"", "for key `agent_id`"),
             ("user =", "usr =", "unknown field `usr`"),
             ("http://127.0.0.1:7400", "127.0.0.1:7400", "coordinator: is not an https:// address; write"),
