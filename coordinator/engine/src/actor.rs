@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use runtime::clock::Mono;
 use tokio::task::JoinSet;
@@ -260,7 +261,9 @@ impl<D: Domain> Actor<D> {
         let asked = self.shared.clock.mono();
         let shared = self.shared.clone();
         let cx = context(&shared, id, attempt, Doing::Check);
-        let leave = self.writer.attend(Some(id), caught(id, D::leave(&cx))).await.unwrap_or_else(|| Err(dropped()));
+        // On the heap, as the work of steps is: all that drives would carry its size.
+        let asking: BoxFuture<'_, _> = Box::pin(caught(id, D::leave(&cx)));
+        let leave = self.writer.attend(Some(id), asking).await.unwrap_or_else(|| Err(dropped()));
         let now = self.shared.clock.mono();
         if let Err(failure) = leave {
             if self.next() == *this {

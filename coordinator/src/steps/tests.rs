@@ -52,14 +52,14 @@ async fn the_whole_plan_moves_production_to_green_and_leaves_nothing_behind() {
 #[tokio::test(start_paused = true)]
 async fn lost_at_every_append_and_failing_at_every_effect_it_ends_complete_or_as_before() {
     // A hook is asked before every step, and says wait before it says go.
-    let report = testing::conformance(async || {
+    let make = async || {
         let stage = Stage::new(clock());
         let says = Played::new(|_, n| if n % 2 == 0 { Does::Says(75, "a moment") } else { Does::Says(0, "") });
         let hook = Hook { ask_again: std::time::Duration::from_secs(1), ..asking("patient") };
         *stage.hooks.lock().unwrap() = Some(Hooks::over(vec![hook], says, None, stage.clock.clone()));
         stage.scene(spec())
-    })
-    .await;
+    };
+    let report = Box::pin(testing::conformance(make)).await;
     assert!(report.appends > 20, "{report:?}");
     println!("{} runs, {} appends, {} effects", report.runs, report.appends, report.effects.len());
 }

@@ -218,7 +218,7 @@ async fn enact_asked<D: Domain>(scene: Scene<D>, script: Script, asked: Option<R
     while outcome.is_none() {
         life += 1;
         assert!(life <= LIVES_MAX, "{script:?}: the run does not end");
-        match clock.timeout(VIRTUAL_TIME_MAX, live(life)).await {
+        match clock.timeout(VIRTUAL_TIME_MAX, Box::pin(live(life))).await {
             Err(_) => panic!("{script:?}: the run hangs: {}", tell::<D>(&memory, &id).await),
             Ok(None) => {}
             Ok(Some(Ok(Ended::Finished(ended)))) => outcome = Some(ended),
