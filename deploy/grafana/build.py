@@ -273,6 +273,11 @@ def rows():
               ask("sum by (step) (pilot_step_duration_seconds_sum) / sum by (step) (pilot_step_duration_seconds_count)", "{{step}}"), size=(8, 7)),
         chart("Tasks that died", "Supervised tasks that died and were started again.", units.Short, "no task has died",
               ask("sum by (task) (pilot_task_deaths_total)", "{{task}}"), size=(12, 7), steps=True),
+        chart("Hooks", "Tries of hooks, by point, and what came of them.", units.Short, "no hook was tried yet",
+              ask("sum by (point, outcome) (pilot_hooks_total)", "{{point}} {{outcome}}"), size=(12, 7), steps=True),
+        chart("Hooks on average", "How long one try of a hook takes on average, its answer included.", units.Seconds, "no hook was tried yet",
+              ask("sum by (point) (pilot_hook_duration_seconds_sum) / sum by (point) (pilot_hook_duration_seconds_count)", "{{point}}"),
+              size=(12, 7)),
         rows_of("Coordinators' versions", "Which version each coordinator runs.", units.Short, "no coordinator is scraped", "pilot_build_info",
                 {"version": "version"}, size=(12, 7)),
     ]

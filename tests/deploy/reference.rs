@@ -64,7 +64,8 @@ fn roots() -> [Root; 3] {
 /// The defaults, as the program itself fills them in.
 fn coordinators() -> Vec<Value> {
     let start = "region = 'us-east-1'\n";
-    let file = "[store]\nkind = 'sqlite'\npath = '/s'\n[insecure]\nloopback_without_tls = true\n";
+    let file = "[store]\nkind = 'sqlite'\npath = '/s'\n[insecure]\nloopback_without_tls = true\n\
+                [[hooks]]\nname = 'h'\nkind = 'http'\npoints = ['finished']\nurl = 'https://h.example'\n";
     let shared = "[store]\nkind = 'postgres'\nhost = 'h'\ndatabase = 'd'\nuser = 'u'\n[tls]\nfolder = '/t'\n\
                   [oidc]\nissuer = 'https://id.example'\naudience = 'pilot'\n";
     let plain = super::loaded("defaults-1", &format!("{start}{file}"), super::coordinator_config);
@@ -167,12 +168,14 @@ impl Writer {
         }
         let Some(function) = default else { return "required".to_owned() };
         let mut found = self.samples.iter().filter_map(|sample| looked_up(sample, path));
-        let found = found.next().cloned().or_else(|| match (function.as_str(), kind) {
-            ("", Kind::List(_)) => Some(json!([])),
-            ("", Kind::Flag) => Some(json!(false)),
-            ("", _) => None,
-            (function, _) => self.sources.literal_of(function),
-        });
+        let found =
+            found.next().filter(|found| found != &&json!({})).cloned().or_else(|| match (function.as_str(), kind) {
+                ("", Kind::List(_)) => Some(json!([])),
+                ("", Kind::Flag) => Some(json!(false)),
+                ("", Kind::Named(_)) => return "none".to_owned(),
+                ("", _) => None,
+                (function, _) => self.sources.literal_of(function),
+            });
         let found = found.unwrap_or_else(|| panic!("{}: no sample has its default", path.join(".")));
         shown(&found, path.last().map_or("", |key| key.as_str()))
     }

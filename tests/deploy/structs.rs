@@ -198,6 +198,7 @@ pub(super) fn of_type(ty: &Type, sources: &Sources) -> Value {
         "Vec" | "BTreeSet" => Value::List(inside()),
         "String" | "AgentId" => Value::Text,
         "PathBuf" => Value::Named("path"),
+        "BTreeMap" => Value::Named("table of texts"),
         "SocketAddr" => Value::Named("address and port"),
         "ClusterArn" => Value::Named("ARN"),
         "bool" => Value::Flag,

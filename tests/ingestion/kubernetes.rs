@@ -158,6 +158,12 @@ async fn workloads_and_scaled_objects_keep_the_contract_of_controllers_with_the_
         a_successor_undoes_it(&subject, "kubernetes-successor").await;
         keeps_the_contract(subject).await;
     }
+    // What KEDA scales is there again a moment after its pause is over.
+    until("the reader is to run again", || async {
+        let replicas = cluster.field("deployment/reader", "{.spec.replicas}").await;
+        if replicas == "0" { Err(replicas) } else { Ok(()) }
+    })
+    .await;
     // With one right less it is said which.
     let error = cluster
         .controller("workload", "deployment/reader", "least")

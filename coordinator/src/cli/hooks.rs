@@ -27,7 +27,13 @@ enum Verb {
     Test(Test),
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  pilot hooks test --config pilot.toml change-freeze
+  pilot hooks test --config pilot.toml team-channel --point finished --output json";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 struct Test {
     /// The coordinator's configuration (TOML)
     #[arg(long, value_name = "FILE")]

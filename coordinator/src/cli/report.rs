@@ -10,7 +10,15 @@ use super::client::Client;
 use super::{Common, Exit, Fault, Output, print, render, say};
 use crate::report::{self, html, markdown, terraform};
 
+const EXAMPLES: &str = "\
+Examples:
+  pilot report up-0193f3a1c2
+  pilot report up-0193f3a1c2 --out orders.html
+  pilot report up-0193f3a1c2 --format md > orders.md
+  pilot report up-0193f3a1c2 --format terraform";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Report {
     /// The upgrade; it need not have ended
     id: String,

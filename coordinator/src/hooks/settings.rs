@@ -27,24 +27,26 @@ const ASK_AGAIN_SECONDS_MAX: u64 = 3600;
 pub struct HookSettings {
     /// Small letters, digits and `-`; in approvals, metrics and delivery ids.
     pub name: String,
+    /// How it is asked and told.
     pub kind: Kind,
     /// Names of points, or `all`: every point that is no `before_…`.
     pub points: Vec<String>,
     /// `command`: the program and its arguments; no shell.
     #[serde(default)]
     pub command: Vec<String>,
-    /// `http`, `slack`, `pagerduty`: the address, or the file that holds it.
+    /// `http`, `slack`: the address; `https://`, or `http://` to this machine.
     #[serde(default)]
     pub url: Option<String>,
+    /// In place of `url`: the file that holds it.
     #[serde(default)]
     pub url_file: Option<PathBuf>,
-    /// Sent along.
+    /// Headers that are sent along.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// Sent along, from files.
+    /// Headers that are sent along, from files.
     #[serde(default)]
     pub header_files: BTreeMap<String, PathBuf>,
-    /// Bodies are signed with the secret in it.
+    /// `http`: bodies are signed (HMAC-SHA256) with the secret in it.
     #[serde(default)]
     pub secret_file: Option<PathBuf>,
     /// `pagerduty`: the integration's key.
@@ -53,19 +55,25 @@ pub struct HookSettings {
     /// Certificates (PEM) to trust in place of the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
-    /// Plain `http://` to other machines.
+    /// Plain `http://` to other machines is meant.
     #[serde(default)]
     pub plain_http: bool,
+    /// Of one try; 60 at most.
     #[serde(default = "default_timeout")]
     pub timeout_seconds: u64,
+    /// Further tries, 20 at most; 2 where it is asked and 8 where it is told, unless given.
     #[serde(default)]
     pub retries: Option<u32>,
+    /// What comes of a hook before a step that cannot be asked.
     #[serde(default)]
     pub on_failure: OnFailure,
+    /// What comes of a no before a step.
     #[serde(default)]
     pub on_veto: OnVeto,
+    /// How long it may say wait.
     #[serde(default = "default_wait")]
     pub wait_seconds_max: u64,
+    /// Between two questions while it says wait.
     #[serde(default = "default_ask_again")]
     pub ask_again_seconds: u64,
 }
@@ -73,9 +81,13 @@ pub struct HookSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
+    /// A program on this machine.
     Command,
+    /// An endpoint.
     Http,
+    /// An incoming webhook of Slack, or of what takes the same.
     Slack,
+    /// Events of PagerDuty.
     Pagerduty,
 }
 

@@ -8,7 +8,7 @@
   const facts = document.getElementById('facts');
   let from = Number(body.dataset.from || 0);
   let stream = null;
-  let over = Boolean(body.dataset.over);
+  let over = false;
   let heard = Date.now();
   let opening = null;
 
@@ -100,5 +100,7 @@
     document.getElementById('answer').scrollIntoView({ block: 'nearest' });
   });
 
-  if (over) tell('', 'ended'); else { tell('', 'connecting'); open(); }
+  // What has ended is asked for once: the page may have been made before everything was read.
+  tell('', body.dataset.over ? 'ended' : 'connecting');
+  open();
 })();
