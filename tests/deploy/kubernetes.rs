@@ -45,8 +45,8 @@ fn every_pod_keeps_the_restricted_standard_and_has_a_file_system_that_is_read_on
             for forbidden in ["hostNetwork", "hostPID", "hostIPC"] {
                 expect(pod[forbidden].is_null(), forbidden);
             }
-            let volumes = pod["volumes"].as_array().into_iter().flatten();
-            expect(volumes.into_iter().all(|volume| volume["hostPath"].is_null()), "a folder of the node");
+            let mut volumes = pod["volumes"].as_array().into_iter().flatten();
+            expect(volumes.all(|volume| volume["hostPath"].is_null()), "a folder of the node");
             for container in containers(template) {
                 let (own, of_pod) = (&container["securityContext"], &pod["securityContext"]);
                 let either = |key: &str| if own[key].is_null() { of_pod[key].clone() } else { own[key].clone() };
