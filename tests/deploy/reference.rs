@@ -172,7 +172,7 @@ impl Writer {
             found.next().filter(|found| found != &&json!({})).cloned().or_else(|| match (function.as_str(), kind) {
                 ("", Kind::List(_)) => Some(json!([])),
                 ("", Kind::Flag) => Some(json!(false)),
-                ("", Kind::Named(_)) => return "none".to_owned(),
+                ("", Kind::Named(_)) => Some(json!("none")),
                 ("", _) => None,
                 (function, _) => self.sources.literal_of(function),
             });

@@ -1,7 +1,8 @@
 //! One open stream, from its `Hello` to its end. Holds nothing that is worth keeping: a new stream says everything again.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -46,6 +47,8 @@ const BEAT_AT_MOST: Duration = Duration::from_secs(2);
 const EVENTS_AT_ONCE: usize = 64;
 /// The longest message of the coordinator, which sends none longer: a job over thousands of tables stays well below.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
+/// Names of servers have this long before the stream goes on without them.
+const RESOLVED_WITHIN: Duration = Duration::from_millis(500);
 /// An answer to `Hello` later than this is none.
 const WELCOME_WITHIN: Duration = Duration::from_secs(5);
 
@@ -83,6 +86,8 @@ pub(super) struct Session {
     answered: BTreeSet<JobId>,
     last_event: u64,
     reported: ProbeState,
+    /// What the spool has of addresses.
+    kept: HashMap<String, IpAddr>,
 }
 
 impl Session {
@@ -123,6 +128,7 @@ impl Session {
             answered: BTreeSet::new(),
             last_event: 0,
             reported: ProbeState::default(),
+            kept: HashMap::new(),
         })
     }
 
@@ -312,17 +318,32 @@ impl Session {
         }
     }
 
-    /// Resolves the recorded servers once, early, and keeps where they were found.
-    async fn remember(&self, intent: &Intent) -> Result<(), TaskError> {
-        let before = self.shared.dialer.addresses();
-        for side in [Some(&intent.targets.blue), intent.targets.green.as_ref()].into_iter().flatten() {
-            if let Err(error) = self.shared.dialer.remember(side).await {
-                tracing::warn!(side = ?side.side, error = %chain(&error), "a recorded server cannot be resolved yet");
+    /// Resolves the recorded servers once, early, and keeps where they were found. A name that nobody answers for is left to who
+    /// needs it: meanwhile the stream would stand still, and the lease lapse.
+    async fn remember(&mut self, intent: &Intent) -> Result<(), TaskError> {
+        let dialer = &self.shared.dialer;
+        let sides = [Some(&intent.targets.blue), intent.targets.green.as_ref()].into_iter().flatten();
+        let each = sides.map(|side| async move { (side.side, dialer.remember(side).await) });
+        let resolved = futures_util::future::join_all(each);
+        match self.shared.clock.timeout(RESOLVED_WITHIN, resolved).await {
+            Ok(sides) => {
+                for (side, answer) in sides {
+                    if let Err(error) = answer {
+                        tracing::warn!(?side, error = %chain(&error), "a recorded server cannot be resolved yet");
+                    }
+                }
             }
+            Err(_) => tracing::warn!("the recorded servers' names are not answered for yet"),
         }
+        self.keep_addresses().await
+    }
+
+    /// Others resolve too: whatever is known is on the disk, for the next process, which may find the names moved or gone.
+    async fn keep_addresses(&mut self) -> Result<(), TaskError> {
         let now = self.shared.dialer.addresses();
-        if now != before {
+        if now != self.kept {
             self.shared.spool.put(Key::Addresses, &now).await?;
+            self.kept = now;
         }
         Ok(())
     }
@@ -357,6 +378,7 @@ impl Session {
         }
         let intent_age_ms = self.applied_at.map_or(u64::MAX, |at| millis(now.since(at)));
         self.say(Up::Heartbeat { sequence, intent_age_ms }).await?;
+        self.keep_addresses().await?;
         let every = self.lease / u32::try_from(BEATS_PER_LEASE).unwrap_or(1);
         Ok(now + every.clamp(BEAT_AT_LEAST, BEAT_AT_MOST))
     }

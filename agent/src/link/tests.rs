@@ -1,8 +1,11 @@
 //! The link, the gate and the helm against a coordinator on the real wire.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use proto::{
@@ -256,6 +259,22 @@ async fn an_agent_that_comes_back_undoes_its_predecessors_pause_before_it_dials(
     let agent = Agent::start(&folder, "http://127.0.0.1:1", system.clone()).await;
     system.becomes(false).await;
     assert_eq!(agent.shared.stance.borrow().name(), "release_to_blue");
+    agent.kill().await;
+}
+
+/// Names move and vanish at a switchover: a process that comes after it goes by the addresses that its predecessor knew, whichever
+/// of its tasks had found them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn addresses_that_any_task_found_are_there_for_the_next_process() {
+    let (coordinator, mut stream, agent, system, folder) = attached("addresses").await;
+    let address = "127.0.0.9".parse().unwrap();
+    agent.shared.dialer.seed(HashMap::from([("db-GREEN".to_owned(), address)]));
+    stream.intent(&paused(1, 60_000)).await;
+    assert_eq!(stream.settled(1).await, Ok(()));
+    agent.kill().await;
+    drop(coordinator);
+    let agent = Agent::start(&folder, "http://127.0.0.1:1", system.clone()).await;
+    assert_eq!(agent.shared.dialer.addresses().get("db-GREEN"), Some(&address));
     agent.kill().await;
 }
 

@@ -37,7 +37,7 @@ pub use explain::page;
 
 /// Upgrades Amazon Aurora PostgreSQL clusters to a new major version with near-zero downtime.
 #[derive(Debug, Parser)]
-#[command(name = "pilot", version, about, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "pilot", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
