@@ -34,7 +34,7 @@ impl Sdk {
     pub fn new(config: &SdkConfig, options: &Options, clock: Clock) -> Self {
         let pinned = Builder::from(config).behavior_version(BehaviorVersion::v2026_01_12());
         let pinned = pinned.retry_config(options.read_retries()).timeout_config(options.read_timeouts());
-        let calls = Calls { service: "cloudwatch", operation: Some(OPERATION), changes: false };
+        let calls = Calls { changes: false };
         Self { client: Client::from_conf(pinned.interceptor(calls).build()), clock }
     }
 

@@ -31,6 +31,7 @@ pub(crate) mod aws {
     pub(crate) use aws_sdk_rds::error::{BoxError, DisplayErrorContext, ProvideErrorMetadata, SdkError};
     pub(crate) use aws_sdk_rds::primitives::DateTime;
     pub(crate) use aws_sdk_rds::types;
+    pub(crate) use aws_smithy_runtime_api::client::orchestrator::Metadata;
 }
 
 /// The most items one list may have; more is an error and not a silent cut.
@@ -117,7 +118,7 @@ impl Sdk {
         let pinned = || aws::Builder::from(config).behavior_version(BehaviorVersion::v2026_01_12());
         let reads = pinned().retry_config(options.read_retries()).timeout_config(options.read_timeouts());
         let changes = pinned().retry_config(RetryConfig::disabled()).timeout_config(options.change_timeouts());
-        let calls = |changes| Calls { service: "rds", operation: None, changes };
+        let calls = |changes| Calls { changes };
         let (reads, changes) = (reads.interceptor(calls(false)), changes.interceptor(calls(true)));
         Self { reads: Client::from_conf(reads.build()), changes: Client::from_conf(changes.build()) }
     }
