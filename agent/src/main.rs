@@ -111,6 +111,7 @@ fn probed(config: &Config) -> anyhow::Result<()> {
 }
 
 fn run(config: Config, rebind: bool) -> anyhow::Result<()> {
+    telemetry::init(config.log.format, &config.log.filter)?;
     // Two threads: one is free to release clients while the other is busy.
     let threads = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -119,10 +120,6 @@ fn run(config: Config, rebind: bool) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let traces = {
-        let _inside = threads.enter();
-        telemetry::init(config.log.format, &config.log.filter, "pilot-agent")?
-    };
     // The name is the last part of the ARN, as the coordinator's metrics have it.
     let arn = config.cluster.to_string();
     let cluster = arn.rsplit(':').next().unwrap_or(&arn).to_owned();
@@ -132,7 +129,7 @@ fn run(config: Config, rebind: bool) -> anyhow::Result<()> {
         dumps::on().context("switching core dumps on")?;
         tracing::warn!("core dumps are on, as insecure.core_dumps says: they hold every secret of this process");
     }
-    let ended = threads.block_on(async {
+    threads.block_on(async {
         let (clock, stop) = (Clock::system(), shutdown::Stop::new());
         if rebind {
             Spool::open(&config.state_file)?.rebind().await.context("forgetting the coordinator")?;
@@ -149,7 +146,5 @@ fn run(config: Config, rebind: bool) -> anyhow::Result<()> {
             tracing::warn!("some tasks did not stop in time");
         }
         Ok(())
-    });
-    drop(traces);
-    ended
+    })
 }

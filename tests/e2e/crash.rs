@@ -92,7 +92,9 @@ async fn hooks_were_asked_and_told(stage: &Stage, receiver: &Receiver, id: &str)
     let tried = stage.pilot(&["hooks", "test", "--config", &config, "told", "--point", "alarm"]).await?;
     tried.expect(0, &["told of alarm as a test", "it answered 200"])?;
     ensure!(receiver.took().last().is_some_and(|last| last["test"] == true), "{:?}", receiver.took().last());
-    let tried = stage.pilot(&["hooks", "test", "--config", &config, "asked", "--output", "json"]).await?;
+    let tried = stage
+        .pilot(&["hooks", "test", "--config", &config, "asked", "--point", "before_prerequisites", "--output", "json"])
+        .await?;
     tried.expect(0, &["\"exit\":0", "\"outcome\":\"go\"", "before_prerequisites"])?;
     stage.pilot(&["hooks", "test", "--config", &config, "nobody"]).await?.expect(2, &["configured are: asked, told"])
 }

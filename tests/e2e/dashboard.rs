@@ -13,7 +13,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Looks back over the whole upgrade.
 const RANGE: &str = "15m";
 /// What a good upgrade has none of: by title of the panel and number of the query.
-const NOTHING_TO_SHOW: [(&str, usize); 8] = [
+const NOTHING_TO_SHOW: [(&str, usize); 10] = [
     ("Alerts", 0),
     // There is no earlier upgrade to compare with.
     ("Against what such steps took", 1),
@@ -23,6 +23,8 @@ const NOTHING_TO_SHOW: [(&str, usize); 8] = [
     ("Tasks that died", 0),
     ("Dials, deaths, drops", 1),
     ("Progress of the step", 0),
+    ("Hooks", 0),
+    ("Hooks on average", 0),
 ];
 
 /// One query of a panel.
@@ -78,11 +80,15 @@ async fn asked(prometheus: &Prometheus, id: &str, seen: &mut BTreeSet<(String, u
 }
 
 /// A Prometheus that has scraped nothing of this upgrade yet: every panel is empty or tells of processes, and none fails.
-pub(super) async fn before_it(prometheus: &Prometheus) -> anyhow::Result<()> {
-    let mut seen = BTreeSet::new();
-    asked(prometheus, "up-none", &mut seen).await.context("without an upgrade")?;
+pub(super) async fn before_it(stage: &Stage, prometheus: &Prometheus) -> anyhow::Result<()> {
+    let look = async || {
+        let mut seen = BTreeSet::new();
+        asked(prometheus, "up-none", &mut seen).await.map_err(|error| format!("{error:#}"))?;
+        let about = |title: &str| seen.iter().any(|(panel, _)| panel == title);
+        if about("Leads") && about("Links") { Ok(seen) } else { Err(format!("{seen:?}")) }
+    };
+    let seen = stage.tempo.until("every process to be shown", Duration::from_millis(300), LIMIT, look).await?;
     let about = |title: &str| seen.iter().any(|(panel, _)| panel == title);
-    ensure!(about("Leads") && about("Links"), "no process is shown: {seen:?}");
     for panel in ["Current phase", "Replications", "Finished steps", "Total downtime", "Runner configuration"] {
         ensure!(!about(panel), "{panel} shows an upgrade that is not there");
     }
@@ -139,7 +145,13 @@ pub(super) async fn after_the_end(
         format!("pilot_approvals_waiting{{upgrade=\"{id}\"}}"),
         format!("upgrade:pilot_upgrade_under_way{{upgrade=\"{id}\"}}"),
     ] {
-        ensure!(prometheus.query(&query).await?.1.is_empty(), "{query} still shows something");
+        // Rules are evaluated after what they ask for was scraped.
+        let look = async || match prometheus.query(&query).await {
+            Ok((_, shown)) if shown.is_empty() => Ok(()),
+            other => Err(format!("{other:?}")),
+        };
+        let what = format!("{query} to show nothing any more");
+        stage.tempo.until(&what, Duration::from_millis(300), LIMIT, look).await?;
     }
     asked(prometheus, id, &mut seen).await?;
     let nothing = |query: &Query| NOTHING_TO_SHOW.contains(&(query.panel.as_str(), query.number));

@@ -20,7 +20,7 @@ async fn an_upgrade_over_tls_obeys_those_whose_certificates_allow_it_and_outlive
     play(Setting { agents: 1, tls: true, ..Setting::default() }, async |stage| {
         stage.expects(&["refused", "no stream to the coordinator, dialling on"]);
         let prometheus = Prometheus::start(stage).await?;
-        dashboard::before_it(&prometheus).await.with_context(|| prometheus.tail())?;
+        dashboard::before_it(stage, &prometheus).await.with_context(|| prometheus.tail())?;
         let spec = with(stage.spec(16), "switchover.approve", true);
         let mut upgrade = stage.upgrade(&spec).await?;
         let id = upgrade.id.clone();

@@ -64,6 +64,8 @@ async fn a_browser_shows_what_the_fold_says_at_every_phase_and_its_buttons_steer
         let page = browser.until("the approval again", LIMIT, |page| page["approvals"][0] == "switchover").await?;
         ensure!(page["slots"].as_array().is_some_and(|slots| !slots.is_empty()), "no slot: {page}");
         browser.press("#approve-switchover button").await?;
+        let done = |page: &Value| page["answer"].as_str().is_some_and(|said| said.contains("Done: approve"));
+        browser.until("the answer to the approval", SHOWN, done).await?;
         agrees(stage, &mut browser, &id, "4-after", |status| status["approvals"][0]["name"] == "cleanup").await?;
         the_cut(&mut browser).await?;
         browser.press("#approve-cleanup button").await?;

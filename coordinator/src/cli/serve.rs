@@ -72,7 +72,7 @@ impl Serve {
         if self.probe {
             return probed(&config).await;
         }
-        let traces = telemetry::init(config.log.format, &config.log.filter, "pilot")
+        let traces = telemetry::init_traced(config.log.format, &config.log.filter, "pilot")
             .map_err(|error| Fault::usage(runtime::supervision::chain(&error)))?;
         serve(config).await.map_err(|error| Fault::failed(format!("{error:#}")))?;
         // What is left is sent, which waits for the runtime's own threads.

@@ -74,7 +74,8 @@ impl Seen {
             say(true, format!("it does not ask for the approval {name} any more"));
         }
         let quiet = changed.is_empty();
-        if quiet && self.asks != now.asks {
+        // An approval that is asked for says so by its name.
+        if quiet && now.approvals.is_empty() && self.asks != now.asks {
             changed.push(if now.asks { "it waits for a person" } else { "it goes on by itself" }.to_owned());
         }
         changed

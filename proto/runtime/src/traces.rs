@@ -37,8 +37,10 @@ pub fn endpoint() -> Option<String> {
     env::var(ENDPOINT).ok().filter(|url| !url.trim().is_empty())
 }
 
+/// A layer of a subscriber.
+pub type Sending<S> = Box<dyn Layer<S> + Send + Sync>;
 /// A layer of a subscriber, and what ends it.
-pub type Sent<S> = (Box<dyn Layer<S> + Send + Sync>, Traces);
+pub type Sent<S> = (Sending<S>, Traces);
 
 /// Sends what is left when the process ends.
 #[derive(Debug, Default)]
