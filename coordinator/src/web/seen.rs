@@ -108,13 +108,15 @@ mod tests {
         check(|_| {}, &[]);
         check(|now| now.paused = true, &["it has been paused"]);
         check(|now| now.attempt = 2, &["prerequisites is at attempt 2, no longer at 1"]);
-        check(|now| now.asks = false, &["it goes on by itself"]);
+        check(|now| now.asks = false, &[]);
         check(
             |now| (now.phase, now.approvals, now.asks) = ("provisioning".into(), Vec::new(), false),
             &["it is at provisioning, no longer at prerequisites", "it does not ask for the approval reboot any more"],
         );
         check(|now| now.outcome = Some("unwound".into()), &["it has ended: unwound"]);
         check(|now| now.approvals.push("<script>".into()), &["it asks for the approval <script>"]);
+        let stuck = Seen { approvals: Vec::new(), ..then.clone() };
+        assert_eq!(stuck.changed(&Seen { asks: false, ..stuck.clone() }), ["it goes on by itself"]);
         assert_eq!(Seen::parse("{}"), None);
     }
 }
