@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::tools::{debian, run, wheel};
+use super::tools::{kubectl, run, wheel};
 use crate::invariants::source::root;
 
 /// The oldest version that has native sidecars without a switch, and one of the newest.
@@ -30,7 +30,7 @@ impl Built {
     /// The same, judged by the schemas of these versions.
     pub(super) fn judged(name: &'static str, versions: &[&str]) -> Built {
         let folder = root().join("deploy/kubernetes/overlays").join(name);
-        let text = run(Command::new(debian("kubectl", &["kubernetes-client"])).arg("kustomize").arg(folder));
+        let text = run(Command::new(kubectl()).arg("kustomize").arg(folder));
         let (objects, wrong) = judged(&text, versions);
         Built { name, objects, wrong }
     }

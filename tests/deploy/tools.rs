@@ -42,6 +42,13 @@ pub(super) fn debian(program: &str, packages: &[&str]) -> PathBuf {
     there().unwrap_or_else(|| panic!("{packages:?} have no {program}"))
 }
 
+/// The kubectl that the lab installs: Debian 12's own is too old to build the overlays.
+pub(super) fn kubectl() -> PathBuf {
+    let threads = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let found = threads.block_on(install::ensure_kubectl(&|line| eprintln!("{line}")));
+    found.unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// Runs it to its end.
 ///
 /// # Panics
