@@ -206,7 +206,11 @@ async fn the_cut(browser: &mut Browser) -> anyhow::Result<()> {
         ensure!(lane.is_some_and(|lane| lane.contains(" ms")), "{name}: {lanes:?}");
     }
     let charts = page["charts"].as_array().context("no charts")?;
-    ensure!(charts.len() == 4, "not all four charts are drawn: {charts:?}");
+    // The rate is drawn where the lead's own systems tell one; who leads after the restart is not fixed.
+    for name in ["Bytes behind", "Time behind", "Backlog"] {
+        let drawn = charts.iter().filter_map(Value::as_str).any(|chart| chart.starts_with(name));
+        ensure!(drawn, "{name} is not drawn: {charts:?}");
+    }
     Ok(())
 }
 
