@@ -1,6 +1,7 @@
 //! Ingestion: does every controller do what it was told, and can it be asked at all?
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use engine::{Alarm, Monitor, MonitorId};
 use proto::ids::AgentId;
@@ -9,7 +10,14 @@ use proto::report::{Controller, IngestionState, Report};
 use proto::side::Side;
 
 use super::{Context, EVERY, hold, note, tell, unwind};
-use crate::{codes::INGESTION_OFF, link::Wish, world::Upgrade};
+use crate::{
+    codes::INGESTION_OFF,
+    link::{Fresh, Wish},
+    world::Upgrade,
+};
+
+/// An older report says nothing of now; three looks at one would be one look.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Ingestion;
 
@@ -33,7 +41,10 @@ fn judge(cx: &Context<'_>) -> Option<Alarm> {
     let should_run = wish.gate == GateWish::Open && wish.ingestion == IngestionWish::Running;
     let reports = cx.world().agents.reports();
     let settled = cx.world().agents.seen().iter().all(|agent| !agent.in_roster || agent.settled == Some(true));
-    let found = reports.iter().find_map(|(agent, report)| of_pause(&wish, agent, &report.as_ref()?.value));
+    // What an agent said before it fell silent is no word on what it settled since.
+    let fresh = |report: &&Fresh<Report>| report.age < HEARD_WITHIN;
+    let found =
+        reports.iter().find_map(|(agent, report)| of_pause(&wish, agent, &report.as_ref().filter(fresh)?.value));
     if settled && found.is_some() {
         return found;
     }
