@@ -16,7 +16,7 @@ use super::upgrade::succeeded;
 const LIMIT: Duration = Duration::from_secs(120);
 const HELD: &str = "paused hold=true";
 /// How an agent says that it has heard a wish, and that it does not obey one.
-const WISH: &str = " intent epoch=";
+const WISH: &str = " intent upgrade=";
 const REFUSED: &str = "a command was refused";
 /// Lives of the coordinator between the copy and its being put back: each has numbers of its own.
 const LIVES: usize = 2;
