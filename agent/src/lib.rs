@@ -9,6 +9,7 @@ pub mod helm;
 pub mod ingestion;
 pub mod jobs;
 pub mod link;
+pub mod meeting;
 pub mod metrics;
 pub mod pg;
 pub mod probe;

@@ -23,6 +23,7 @@ use crate::{
         runner::{AtOnce, Runner},
     },
     metrics,
+    meeting::Meeting,
     pg::Dialer,
     probe::ProbeTask,
     purger::Purger,
@@ -104,6 +105,7 @@ impl Agent {
         supervisor.start(ProbeTask { shared: shared.clone(), agent: config.agent_id.to_string() });
         supervisor.start(StatusTask { shared: shared.clone() });
         supervisor.start(Observer { shared: shared.clone(), controllers });
+        supervisor.start(Meeting { shared: shared.clone() });
         supervisor.start(SlotWatch { shared: shared.clone() });
         supervisor.start(Purger { shared: shared.clone() });
         supervisor.start(Watch { shared: shared.clone(), runner: self.runner.clone() });

@@ -39,6 +39,24 @@ pub fn side_identity(side: Side, cluster: &Cluster, instances: &[Instance]) -> R
     }
 }
 
+/// A recorded side under the names that its servers have now, found by their resource ids, which never change. Servers that are
+/// not described, or without an address yet, keep the names that were recorded.
+pub fn renamed(recorded: &SideIdentity, instances: &[Instance]) -> SideIdentity {
+    let member = |member: &Member| {
+        let described = instances.iter().find(|instance| instance.resource_id.as_str() == member.resource_id);
+        match described.and_then(|instance| Some((instance, instance.endpoint.as_ref()?))) {
+            Some((instance, now)) => Member {
+                instance: instance.id.to_string(),
+                host: now.host.clone(),
+                port: now.port,
+                ..member.clone()
+            },
+            None => member.clone(),
+        }
+    };
+    SideIdentity { members: recorded.members.iter().map(member).collect(), ..recorded.clone() }
+}
+
 /// The name that applications use.
 ///
 /// # Errors

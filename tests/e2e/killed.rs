@@ -61,6 +61,26 @@ async fn an_agent_killed_while_it_holds_clients_lets_them_go_and_a_killed_coordi
     .await;
 }
 
+/// Machines go while the old side is kept: what takes their place knows neither disk nor first names, and yet retires the old side.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agents_on_new_machines_after_the_cut_find_both_sides_under_their_new_names() {
+    play(Setting::default(), async |stage| {
+        stage.expects(&["no stream to the coordinator"]);
+        let mut upgrade = stage.upgrade(&with(stage.spec(16), "cleanup.policy", "approve")).await?;
+        let asks = |status: &Value| status["approvals"][0]["name"] == "cleanup";
+        stage.wait_until(&upgrade.id, "the cleanup's approval", LIMIT, asks).await?;
+        for number in 0..stage.agents.len() {
+            stage.agents[number].kill();
+            stage.lose_disk(number)?;
+            stage.agents[number].again()?;
+        }
+        stage.pilot(&["approve", &upgrade.id, "cleanup"]).await?.expect(0, &[])?;
+        upgrade.ended(LIMIT, &stage.tempo).await?.expect(0, &["succeeded"])?;
+        stage.nothing_lost().await.map(drop)
+    })
+    .await;
+}
+
 /// The holder dies while clients are held: no call is made, and its next life lets them go before it dials.
 async fn before_the_call(stage: &mut Stage, id: &str) -> anyhow::Result<()> {
     let holds = stage.agents[HOLDER].log().matches(HELD).count();

@@ -88,7 +88,7 @@ async fn spec_and_usage(stage: &Stage) -> anyhow::Result<()> {
         stage.pilot(&usage).await?.expect(64, &words)?;
     }
     stage.pilot(&["status", "up-nosuch"]).await?.expect(2, &["up-nosuch"])?;
-    stage.pilot(&["explain", "PU9999"]).await?.expect(2, &["PU9999", "PU0001"])
+    stage.pilot(&["explain", "PU9999"]).await?.expect(2, &["PU9999", "`pilot explain` lists"])
 }
 
 async fn permissions(stage: &Stage) -> anyhow::Result<()> {

@@ -215,6 +215,21 @@ impl Stage {
         agent.again()
     }
 
+    /// Takes from an agent (from 0), which does not run, all that it has written down.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn lose_disk(&self, number: usize) -> anyhow::Result<()> {
+        let state = format!("agent-{}.sqlite", number + 1);
+        for file in std::fs::read_dir(&self.folder)? {
+            let file = file?;
+            if file.file_name().to_string_lossy().starts_with(&state) {
+                std::fs::remove_file(file.path())?;
+            }
+        }
+        Ok(())
+    }
+
     /// The `/metrics` of an agent (from 0).
     ///
     /// # Errors

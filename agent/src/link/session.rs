@@ -321,6 +321,10 @@ impl Session {
     /// Resolves the recorded servers once, early, and keeps where they were found. A name that nobody answers for is left to who
     /// needs it: meanwhile the stream would stand still, and the lease lapse.
     async fn remember(&mut self, intent: &Intent) -> Result<(), TaskError> {
+        // Names that have moved are not believed any more: see `crate::meeting`.
+        if intent.targets.serving == Side::Green {
+            return self.keep_addresses().await;
+        }
         let dialer = &self.shared.dialer;
         let sides = [Some(&intent.targets.blue), intent.targets.green.as_ref()].into_iter().flatten();
         let each = sides.map(|side| async move { (side.side, dialer.remember(side).await) });

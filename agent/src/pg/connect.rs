@@ -246,7 +246,8 @@ impl Dialer {
         }
     }
 
-    /// Opens one member, writer or reader, and checks that it is of the side.
+    /// Opens one member, writer or reader, and checks that it is of the side. Where it is found is remembered once it has said so: a
+    /// name that moved lately may still lead to another server.
     pub async fn open_member(
         &self,
         side: &SideIdentity,
@@ -254,8 +255,16 @@ impl Dialer {
         database: &str,
         limits: Limits,
     ) -> Result<Conn, ConnectError> {
-        let address = self.address_of(member).await?;
+        self.allowed(&member.host)?;
+        let known = self.known_address(member);
+        let address = match known {
+            Some(address) => address,
+            None => self.resolve_member(member).await?,
+        };
         let conn = self.dial_at(&member.host, address, member.port, database, limits).await?;
+        if known.is_none() && (conn.said().address, conn.said().major) == (address, side.major) {
+            self.found(member, address);
+        }
         self.expect(&conn, side)?;
         Ok(conn)
     }
@@ -310,10 +319,23 @@ impl Dialer {
 
     /// Resolves every member of `side` that is not resolved yet, so that later uses go by address whatever names do.
     pub async fn remember(&self, side: &SideIdentity) -> Result<(), ConnectError> {
-        for member in &side.members {
-            self.address_of(member).await?;
+        for member in self.unknown(side) {
+            self.found(member, self.resolve_member(member).await?);
         }
         Ok(())
+    }
+
+    /// As [`Dialer::remember`], after names have moved: only what a server says of itself is believed.
+    pub async fn meet(&self, side: &SideIdentity) -> Result<(), ConnectError> {
+        for member in self.unknown(side) {
+            self.open_member(side, member, self.maintenance_database(), Limits::default()).await?;
+        }
+        Ok(())
+    }
+
+    /// The members of `side` that are not resolved yet.
+    fn unknown<'a>(&'a self, side: &'a SideIdentity) -> impl Iterator<Item = &'a Member> {
+        side.members.iter().filter(|member| self.known_address(member).is_none())
     }
 
     /// What is remembered, by resource id, for the spool.
@@ -334,14 +356,13 @@ impl Dialer {
         self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner).get(&member.resource_id).copied()
     }
 
-    async fn address_of(&self, member: &Member) -> Result<IpAddr, ConnectError> {
+    async fn resolve_member(&self, member: &Member) -> Result<IpAddr, ConnectError> {
         self.allowed(&member.host)?;
-        if let Some(address) = self.known_address(member) {
-            return Ok(address);
-        }
-        let address = self.resolve(&member.host, member.port, CONNECT_WITHIN).await?;
+        self.resolve(&member.host, member.port, CONNECT_WITHIN).await
+    }
+
+    fn found(&self, member: &Member, address: IpAddr) {
         self.seed(HashMap::from([(member.resource_id.clone(), address)]));
-        Ok(address)
     }
 
     /// The address that a host name has now. Without TLS every address that it has must be a loopback one, however the name is

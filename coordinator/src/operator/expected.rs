@@ -1,25 +1,44 @@
-//! What a step may be expected to take: the median of what it took in the upgrades that succeeded before. For people only;
-//! nothing decides on it. Pure.
+//! What a step may be expected to take: the median of what it took in earlier upgrades, without what it waited for a person. For
+//! people only; nothing decides on it. Pure.
 
 use std::collections::BTreeMap;
 
-/// What the steps of one upgrade took, by step id, in seconds.
-pub type Took = Vec<(String, f64)>;
+use engine::{Status, StepId};
+use jiff::Timestamp;
 
-/// The median for each step that was ever done.
-pub fn expected<'a>(earlier: impl IntoIterator<Item = &'a Took>) -> BTreeMap<String, f64> {
-    let mut by_step: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    for (step, seconds) in earlier.into_iter().flatten().filter(|(_, seconds)| seconds.is_finite()) {
-        by_step.entry(step.clone()).or_default().push(*seconds);
-    }
-    by_step.into_iter().filter_map(|(step, times)| Some((step, median(times)?))).collect()
+use super::folds::Fold;
+
+/// What a step took in earlier upgrades, without what it waited for a person.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Before {
+    pub median_seconds: f64,
+    pub least_seconds: f64,
+    pub most_seconds: f64,
+    pub upgrades: usize,
 }
 
-fn median(mut times: Vec<f64>) -> Option<f64> {
-    times.sort_by(f64::total_cmp);
-    let upper = *times.get(times.len() / 2)?;
-    let lower = *times.get((times.len() - 1) / 2)?;
-    Some((lower + upper) / 2.0)
+impl Before {
+    /// Of the times that are numbers; `None` without one.
+    fn of(mut seconds: Vec<f64>) -> Option<Before> {
+        seconds.retain(|time| time.is_finite());
+        seconds.sort_by(f64::total_cmp);
+        let (least_seconds, most_seconds) = (*seconds.first()?, *seconds.last()?);
+        let upgrades = seconds.len();
+        let median_seconds = f64::midpoint(seconds[(upgrades - 1) / 2], seconds[upgrades / 2]);
+        Some(Before { median_seconds, least_seconds, most_seconds, upgrades })
+    }
+}
+
+/// Over upgrades whose step was done; none of them, no entry.
+pub(crate) fn before<'a>(earlier: impl Iterator<Item = &'a Fold>) -> BTreeMap<StepId, Before> {
+    let mut took: BTreeMap<StepId, Vec<f64>> = BTreeMap::new();
+    for fold in earlier {
+        for step in fold.state.steps().iter().filter(|step| step.status == Status::Done) {
+            let seconds = fold.tally.steps.get(&step.id).and_then(|times| times.worked(Timestamp::MAX));
+            took.entry(step.id).or_default().extend(seconds);
+        }
+    }
+    took.into_iter().filter_map(|(step, seconds)| Some((step, Before::of(seconds)?))).collect()
 }
 
 /// What is left of a step that has taken `so_far`, by the share of its work that is done where that is known, else by what such
@@ -38,10 +57,9 @@ mod tests {
 
     #[test]
     fn a_step_is_expected_to_take_the_median_of_the_earlier_ones() {
-        let took = |seconds: f64| vec![("cleanup".to_owned(), seconds)];
         let check = |earlier: &[f64], expect: Option<f64>| {
-            let all: Vec<Took> = earlier.iter().copied().map(took).collect();
-            assert_eq!(expected(&all).get("cleanup").copied(), expect, "{earlier:?}");
+            let before = Before::of(earlier.to_vec());
+            assert_eq!(before.map(|before| before.median_seconds), expect, "{earlier:?}");
         };
         check(&[], None);
         check(&[7.0], Some(7.0));

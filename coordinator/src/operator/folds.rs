@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use engine::journal::{FoldError, entries};
-use engine::{JournalError, RunId, Seq, State, StepId};
-use jiff::Timestamp;
+use engine::{JournalError, RunId, Seq, State};
 
 use super::tally::Tally;
 use crate::sampling::recall_waits;
@@ -72,32 +71,4 @@ impl Folds {
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<RunId, Arc<Fold>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What a step took in earlier upgrades, without what it waited for a person.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Before {
-    pub median_seconds: f64,
-    pub least_seconds: f64,
-    pub most_seconds: f64,
-    pub upgrades: usize,
-}
-
-/// Over upgrades whose step was done; none of them, no entry. Pure.
-pub(crate) fn before<'a>(earlier: impl Iterator<Item = &'a Fold>) -> BTreeMap<StepId, Before> {
-    let mut took: BTreeMap<StepId, Vec<f64>> = BTreeMap::new();
-    for fold in earlier {
-        let done = fold.state.steps().iter().filter(|step| step.status == engine::Status::Done);
-        for step in done {
-            let seconds = fold.tally.steps.get(&step.id).and_then(|times| times.worked(Timestamp::MAX));
-            took.entry(step.id).or_default().extend(seconds);
-        }
-    }
-    let summed = took.into_iter().filter_map(|(step, mut seconds)| {
-        seconds.sort_by(f64::total_cmp);
-        let (least_seconds, most_seconds) = (*seconds.first()?, *seconds.last()?);
-        let median_seconds = seconds[seconds.len() / 2];
-        Some((step, Before { median_seconds, least_seconds, most_seconds, upgrades: seconds.len() }))
-    });
-    summed.collect()
 }

@@ -1,14 +1,13 @@
-//! What people change and see of an upgrade that runs: its settings, the postponement of its switchover, what its steps may be
-//! expected to take. The server decides what may be changed; the command line and the web page only ask.
+//! What people change of an upgrade that runs: its settings, the postponement of its switchover. The server decides what may be
+//! changed; the command line and the web page only ask.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use engine::{Outcome, RunFilter, RunId, RunInfo, State};
+use engine::{RunId, RunInfo, State};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::expected::{Took, expected};
 use super::view::{SettingView, SettingsView, StatusView};
 use super::{Operator, Refusal, store};
 use crate::codes;
@@ -18,8 +17,6 @@ use runtime::supervision::chain;
 
 /// Upgrades that have ended and stay in memory as they are shown: they change no more.
 const ENDED_MAX: usize = 256;
-/// So many upgrades back steps are compared with.
-const COMPARED_WITH: usize = 100;
 
 /// The views of ended upgrades, so that a list does not fold every journal of the store each time.
 #[derive(Clone, Default)]
@@ -51,19 +48,6 @@ impl Operator {
             self.ended.keep(&view);
         }
         Ok(view)
-    }
-
-    /// What each step took in the median of the upgrades of the store that succeeded.
-    pub(super) async fn expected(&self) -> Result<BTreeMap<String, f64>, Refusal> {
-        let filter = RunFilter { limit: Some(COMPARED_WITH), ..RunFilter::default() };
-        let runs = self.drivers.options().store.list(&filter).await.map_err(store)?;
-        let mut all: Vec<Took> = Vec::new();
-        for run in runs.into_iter().filter(|run| run.outcome == Some(Outcome::Succeeded)) {
-            let steps = self.status_of_ended(run).await?.steps;
-            let done = steps.into_iter().filter(|step| step.state == "done");
-            all.push(done.filter_map(|step| Some((step.id, step.seconds?))).collect());
-        }
-        Ok(expected(&all))
     }
 
     /// What can be tuned, as it stands.

@@ -27,7 +27,7 @@ use proto::jobs::{Inspect, Inspection};
 use proto::side::Side;
 use runtime::supervision::chain;
 
-pub use folds::Before;
+pub use expected::Before;
 pub use plan::{Cause, PlanStep, PlanView};
 pub use service::OperatorService;
 pub(crate) use service::{LEADER, REQUEST_ID};
@@ -45,6 +45,8 @@ use view::{Answer, Brief, FactView, HistoryView, Live, StatusView};
 
 /// How long preflight's inspection of every database may take.
 const INSPECT_WITHIN: Duration = Duration::from_secs(120);
+/// After a start many journals may have to be read for what steps took earlier; who asks does not wait longer for it.
+const BEFORE_WITHIN: Duration = Duration::from_millis(50);
 /// Earlier upgrades that tell how long a step takes.
 const EARLIER_MAX: usize = 20;
 
@@ -123,12 +125,20 @@ impl Operator {
 
     /// One upgrade as it stands.
     pub async fn status(&self, id: &str) -> Result<StatusView, Refusal> {
+        Ok(self.status_beside(id).await?.0)
+    }
+
+    /// One upgrade as it stands, beside what its steps took in earlier ones; without that while their journals are still being read.
+    pub async fn status_beside(&self, id: &str) -> Result<(StatusView, Option<BTreeMap<StepId, Before>>), Refusal> {
         let info = self.drivers.options().store.info(&RunId::from(id)).await.map_err(store)?;
         let mut view = self.status_of(info).await?;
-        if view.outcome.is_none() {
-            view.expect(&self.expected().await?);
+        let before = self.clock().timeout(BEFORE_WITHIN, self.before(id)).await.ok().transpose()?;
+        if view.outcome.is_none()
+            && let Some(before) = &before
+        {
+            view.expect(before);
         }
-        Ok(view)
+        Ok((view, before))
     }
 
     async fn status_of(&self, info: RunInfo) -> Result<StatusView, Refusal> {
@@ -266,7 +276,7 @@ impl Operator {
                 Err(Unread::Store(error)) => return Err(store(error)),
             }
         }
-        Ok(folds::before(earlier.iter().map(|fold| &**fold)))
+        Ok(expected::before(earlier.iter().map(|fold| &**fold)))
     }
 
     /// Wakes at every fact and every request of an upgrade.

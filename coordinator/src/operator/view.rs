@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use engine::cx::Doing;
 use engine::state::Mode;
-use engine::{Alarm, Outcome, PlanShape, Progress, Record, RunInfo, State, Status, StepState, Unit};
+use engine::{Alarm, Outcome, PlanShape, Progress, Record, RunInfo, State, Status, StepId, StepState, Unit};
 use jiff::Timestamp;
 use proto::report::Report;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::course::Moment;
 use super::tally::{Counts, Downtime, Gap, SchemaChange, SessionEnd, Statement, StepTimes, Tally};
-use super::{expected, facts};
+use super::{Before, expected, facts};
 use crate::link::{AgentSeen, Fresh};
 use crate::preflight::Finding;
 use crate::sampling::total;
@@ -295,9 +295,10 @@ impl FactView {
 
 impl StatusView {
     /// Puts in what its steps may be expected to take, and what is left of the one at work.
-    pub fn expect(&mut self, medians: &BTreeMap<String, f64>) {
+    pub fn expect(&mut self, before: &BTreeMap<StepId, Before>) {
+        let medians: BTreeMap<_, _> = before.iter().map(|(step, took)| (step.as_str(), took.median_seconds)).collect();
         for step in &mut self.steps {
-            step.expected_seconds = medians.get(&step.id).copied().map(rounded);
+            step.expected_seconds = medians.get(step.id.as_str()).copied().map(rounded);
         }
         let Some(current) = &mut self.current else { return };
         let Some(step) = self.steps.iter().find(|step| step.id == current.step && step.state == "running") else {
@@ -306,7 +307,7 @@ impl StatusView {
         // Lag is counted in bytes: of the bytes allowed, not of a work.
         let done = current.progress.as_ref().filter(|count| count.unit != Unit::BYTES.0);
         let done = done.map(|count| (count.done, count.total));
-        let left = step.seconds.and_then(|so_far| expected::left(so_far, done, step.expected_seconds));
+        let left = step.worked_seconds.and_then(|so_far| expected::left(so_far, done, step.expected_seconds));
         current.left_seconds = left.map(rounded);
     }
 }

@@ -17,7 +17,7 @@ use super::{
         Prepared, Prerequisites, SHORT_JOB, delete_group, look_for_snapshot, take_snapshot, until_snapshot_available,
     },
     provisioning::{Provisioned, Provisioning},
-    shared::{Context, SETTLE, asked_to_delete, fresh_job, ids, job, out_of_time, poll, publish, targets},
+    shared::{Context, SETTLE, asked_to_delete, fresh_job, ids, job, out_of_time, poll, publish, targets_after},
 };
 use crate::{
     link::Wish,
@@ -193,8 +193,7 @@ async fn until_quiet(cx: &Context<'_>) -> Result<(), Failure> {
 
 /// What is about to be deleted is not watched any more.
 async fn stop_watching(cx: &Context<'_>, prepared: &Prepared, provisioned: &Provisioned) -> Result<(), Failure> {
-    let mut to_green = targets(prepared.production.clone(), &prepared.blue, Some(&provisioned.green));
-    to_green.serving = Side::Green;
+    let to_green = targets_after(cx, prepared.production.clone(), &prepared.blue, &provisioned.green).await;
     publish(cx, Wish::calm(to_green), SETTLE).await
 }
 

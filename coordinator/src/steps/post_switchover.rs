@@ -6,7 +6,7 @@ use std::time::Duration;
 use engine::{Failure, FailureClass, Gate, Look, Reversal, Step, StepId, Wait};
 use jiff::Timestamp;
 use proto::{
-    intent::IngestionWish,
+    intent::{IngestionWish, Targets},
     jobs::{
         CheckSequences, ExtensionTest, ExtensionUpdate, Identified, Identify, RefreshViews, StatementVerdict,
         TestExtensions, Unquiesce, Unquiesced, UpdateExtensions,
@@ -20,7 +20,7 @@ use super::{
     codes,
     prerequisites::{Prepared, Prerequisites, SHORT_JOB},
     provisioning::{Provisioned, Provisioning},
-    shared::{Context, SETTLE, fresh_job, ids, job, out_of_time, poll, publish, targets},
+    shared::{Context, SETTLE, fresh_job, ids, job, out_of_time, poll, publish, targets, targets_after},
     switchover::{resubmit, serving_green},
 };
 use crate::{
@@ -59,11 +59,18 @@ impl Step<Upgrade> for PostSwitchover {
 
     async fn run(&self, cx: &Context<'_>) -> Result<Moved, Failure> {
         let (prepared, provisioned) = (cx.output::<Prerequisites>()?, cx.output::<Provisioning>()?);
-        let mut to_green = targets(prepared.production.clone(), &prepared.blue, Some(&provisioned.green));
-        to_green.serving = Side::Green;
-        publish(cx, serving_green(cx.spec(), to_green.clone()), SETTLE).await?;
+        // At first agents know where green is, and what was interrupted does not wait for AWS to describe it again.
+        let to_green = if cx.attempt() > 1 {
+            under_new_names(cx, &prepared, &provisioned).await
+        } else {
+            let recorded = targets(prepared.production.clone(), &prepared.blue, Some(&provisioned.green));
+            Targets { serving: Side::Green, ..recorded }
+        };
+        publish(cx, serving_green(cx.spec(), to_green), SETTLE).await?;
         let verdicts = resubmit(cx, Side::Green).await?;
         until_completed(cx, &prepared, &provisioned).await?;
+        let to_green = under_new_names(cx, &prepared, &provisioned).await;
+        publish(cx, serving_green(cx.spec(), to_green.clone()), SETTLE).await?;
         let production = confirm_production(cx, &prepared).await?;
         let sequences = job(cx, "sequences", Side::Green, &CheckSequences {}, SHORT_JOB).await?;
         if !sequences.raised.is_empty() {
@@ -108,6 +115,11 @@ impl Step<Upgrade> for PostSwitchover {
     async fn undo(&self, _: &Context<'_>) -> Result<(), Failure> {
         Ok(())
     }
+}
+
+/// Both sides, under the names that the cut has given them.
+async fn under_new_names(cx: &Context<'_>, prepared: &Prepared, provisioned: &Provisioned) -> Targets {
+    targets_after(cx, prepared.production.clone(), &prepared.blue, &provisioned.green).await
 }
 
 async fn until_completed(cx: &Context<'_>, prepared: &Prepared, provisioned: &Provisioned) -> Result<(), Failure> {

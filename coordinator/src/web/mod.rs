@@ -24,7 +24,6 @@ mod tests;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use askama::Template;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, State};
@@ -48,9 +47,6 @@ use crate::who::Guard;
 const FORM_BYTES_MAX: usize = 8 << 10;
 /// Samples that the charts of one page are made of: all that are kept.
 const SAMPLES_READ: u32 = 20_000;
-
-/// A page waits so long for what steps took in earlier upgrades.
-const BEFORE_WITHIN: Duration = Duration::from_millis(100);
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -169,9 +165,7 @@ async fn upgrade(
 
 /// All that the page of one upgrade shows, but for its journal and charts.
 async fn gather(operator: &Operator, visitor: &Visitor, id: &str) -> Result<One, Refusal> {
-    let view = operator.status(id).await?;
-    // After a start many journals may have to be read for it; a live page gets it later.
-    let before = operator.clock().timeout(BEFORE_WITHIN, operator.before(id)).await.ok().transpose()?;
+    let (view, before) = operator.status_beside(id).await?;
     let asked = operator.spec(id).await?;
     Ok(One { view, before, asked, may: may(visitor) })
 }

@@ -16,6 +16,7 @@ use crate::operator::facts::fate;
 use crate::operator::tally::{Harm, SessionEnd};
 use crate::operator::view::{StatusView, StepView};
 use crate::operator::{Asked, Before};
+use crate::spec::tune::{self, Setting};
 
 /// What one page is made of.
 pub(super) struct One {
@@ -48,11 +49,7 @@ impl One {
         let parameters = parameters(&self.asked);
         Ok(vec![
             ("now", Now { view, health: health(view), title: title(view) }.render()?),
-            (
-                "do",
-                Do { view, may: self.may, waits: waits(view), approvals: approvals(view), seen: Seen::of(view).text() }
-                    .render()?,
-            ),
+("do", self.what_to_do().render()?),
             ("steps", Steps { steps, known: self.before.is_some() }.render()?),
             ("lag", Lag { view }.render()?),
             ("ingestion", Ingestion { view }.render()?),
@@ -62,6 +59,12 @@ impl One {
             ("findings", Findings { view }.render()?),
             ("parameters", Parameters { parameters, tuned: &self.asked.tuned }.render()?),
         ])
+    }
+
+    fn what_to_do(&self) -> Do<'_> {
+        let (view, may) = (&self.view, self.may);
+        let seen = Seen::of(view).text();
+        Do { view, may, waits: waits(view), approvals: approvals(view), settings: tune::SETTINGS, seen }
     }
 
     fn step<'a>(&self, step: &'a StepView) -> Step<'a> {
@@ -182,6 +185,8 @@ struct Do<'a> {
     /// It waits for a person.
     waits: bool,
     approvals: Vec<(&'a str, &'a str)>,
+    /// What can be tuned.
+    settings: &'static [Setting],
     seen: String,
 }
 

@@ -23,7 +23,7 @@
 
   // Whoever fills a form in keeps it as it is: what it was formed on is judged by the server.
   function busy(section) {
-    return section.id === 'do' && section.querySelector('details[open], input:focus');
+    return section.id === 'do' && section.querySelector('details[open], input:focus, select:focus');
   }
   const waiting = new Map();
   function show(section, html) {
