@@ -34,6 +34,9 @@ pub(super) struct May {
     pub(super) approve: bool,
 }
 
+/// Of the sessions that were touched the newest so many are on the page, all in the report: the first paint waits for each row.
+const SESSIONS_SHOWN: usize = 40;
+
 /// A section by its id in the page.
 pub(super) type Section = (&'static str, String);
 
@@ -45,7 +48,8 @@ impl One {
     pub(super) fn sections(&self) -> askama::Result<Vec<Section>> {
         let view = &self.view;
         let steps: Vec<Step<'_>> = view.steps.iter().map(|step| self.step(step)).collect();
-        let ends = view.sessions.iter().map(|end| Ended { end, verdict: verdict(view, end) });
+        let newest = &view.sessions[view.sessions.len().saturating_sub(SESSIONS_SHOWN)..];
+        let ends = newest.iter().map(|end| Ended { end, verdict: verdict(view, end) });
         let parameters = parameters(&self.asked);
         Ok(vec![
             ("now", Now { view, health: health(view), title: title(view) }.render()?),
