@@ -54,7 +54,8 @@ pub(crate) async fn wake(folder: &Path, clock: Clock) -> Shared {
         tls: Tls::Disable,
         tls_ca_file: None,
     };
-    let dialer = Dialer::new(&database, vec!["127.0.0.0/8".parse().unwrap(), "127.1".parse().unwrap()], clock.clone()).unwrap();
+    let dialer =
+        Dialer::new(&database, vec!["127.0.0.0/8".parse().unwrap(), "127.1".parse().unwrap()], clock.clone()).unwrap();
     let spool = Spool::open(&folder.join("agent.sqlite")).unwrap();
     let memory = spool.wake().await.unwrap();
     Shared::new(clock, spool, dialer, memory)

@@ -45,12 +45,9 @@ pub fn renamed(recorded: &SideIdentity, instances: &[Instance]) -> SideIdentity 
     let member = |member: &Member| {
         let described = instances.iter().find(|instance| instance.resource_id.as_str() == member.resource_id);
         match described.and_then(|instance| Some((instance, instance.endpoint.as_ref()?))) {
-            Some((instance, now)) => Member {
-                instance: instance.id.to_string(),
-                host: now.host.clone(),
-                port: now.port,
-                ..member.clone()
-            },
+            Some((instance, now)) => {
+                Member { instance: instance.id.to_string(), host: now.host.clone(), port: now.port, ..member.clone() }
+            }
             None => member.clone(),
         }
     };

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
+use runtime::played::http_request;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -70,20 +71,7 @@ impl Receiver {
 
 /// One request, kept before it is answered: a coordinator that is killed meanwhile has to send it again.
 async fn take(mut stream: TcpStream, took: Arc<Mutex<Vec<Value>>>) {
-    let mut bytes = Vec::new();
-    let body = loop {
-        let mut piece = [0; 4096];
-        match stream.read(&mut piece).await {
-            Ok(read @ 1..) => bytes.extend_from_slice(&piece[..read]),
-            _ => return,
-        }
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
-        if body.len() >= length.unwrap_or(0) {
-            break body.to_owned();
-        }
-    };
+    let Some((_, body)) = http_request(&mut stream).await else { return };
     let value = serde_json::from_str(&body).unwrap_or(Value::String(body));
     took.lock().unwrap_or_else(PoisonError::into_inner).push(value);
     let _gone = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;

@@ -3,14 +3,12 @@
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, Uri, body::Bytes, header};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use hyper::{HeaderMap, Method, body::Bytes, header};
 use proto::report::IngestionState;
-use runtime::clock::Clock;
+use runtime::{
+    clock::Clock,
+    http::{Call, Client},
+};
 
 use super::{BoxFuture, ControlError, IngestionController, Observation, PauseMark, Serving, failed, read_state};
 
@@ -24,37 +22,30 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 pub struct Http {
     name: String,
     base_url: String,
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client,
     clock: Clock,
 }
 
 impl Http {
     /// `base_url` is `http://HOST:PORT`, with or without a path.
     pub fn new(name: String, base_url: &str, clock: Clock) -> Http {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(REQUEST_WITHIN));
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(2).build(connector);
+        let client = Client::plain(clock.clone());
         Http { name, base_url: base_url.trim_end_matches('/').to_owned(), client, clock }
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<String>) -> Result<Bytes, ControlError> {
-        let doing = || format!("{method} {}{path}", self.base_url);
-        let uri: Uri = format!("{}{path}", self.base_url).parse().map_err(|error| failed(doing(), error))?;
-        let mut request = Request::builder().method(method.clone()).uri(uri);
-        if body.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+        let url = format!("{}{path}", self.base_url);
+        let doing = format!("{method} {url}");
+        let json = header::HeaderValue::from_static("application/json");
+        let headers = HeaderMap::from_iter(body.is_some().then_some((header::CONTENT_TYPE, json)));
+        let (url, body) = (url.as_str(), Bytes::from(body.unwrap_or_default()));
+        let call = Call { method, url, headers, body, within: REQUEST_WITHIN, answer_bytes_max: BODY_MAX };
+        match self.client.call(call).await {
+            Ok(answer) if !answer.whole => Err(failed(doing, format!("its answer is longer than {BODY_MAX} bytes"))),
+            Ok(answer) if answer.status.is_success() => Ok(answer.body),
+            Ok(answer) => Err(failed(doing, format!("it answered {}", answer.status))),
+            Err(error) => Err(failed(doing, error)),
         }
-        let request = request.body(Full::from(body.unwrap_or_default()));
-        let request = request.map_err(|error| failed(doing(), error))?;
-        let exchange = async {
-            let answer = self.client.request(request).await.map_err(|error| failed(doing(), chain(&error)))?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), BODY_MAX).collect().await;
-            let body = body.map_err(|error| failed(doing(), error))?.to_bytes();
-            if status.is_success() { Ok(body) } else { Err(failed(doing(), format!("it answered {status}"))) }
-        };
-        self.clock.timeout(REQUEST_WITHIN, exchange).await.map_err(|elapsed| failed(doing(), elapsed))?
     }
 
     async fn reach(
@@ -69,10 +60,6 @@ impl Http {
         }
         Ok(())
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    runtime::supervision::chain(error)
 }
 
 impl IngestionController for Http {
@@ -198,6 +185,6 @@ mod tests {
             let _refused = stream.write_all(answer.as_bytes()).await;
         });
         let error = Http::new("loader".into(), &base, Clock::system()).observe().await.unwrap_err();
-        assert!(error.to_string().contains("length limit exceeded"), "{error}");
+        assert!(error.to_string().contains("its answer is longer than"), "{error}");
     }
 }

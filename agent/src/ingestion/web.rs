@@ -4,21 +4,18 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
-    Method, Request, StatusCode, Uri,
+    HeaderMap, Method, StatusCode,
     body::Bytes,
-    header::{self, HeaderName},
+    header::{self, HeaderName, HeaderValue},
 };
-use hyper_util::rt::TokioIo;
-use runtime::{clock::Clock, supervision::chain, tls};
-use rustls::{ClientConfig, pki_types::ServerName};
+use runtime::{
+    clock::Clock,
+    http::{self, Client},
+    tls,
+};
+use rustls::ClientConfig;
 use serde::Deserialize;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
-use tokio_rustls::TlsConnector;
 
 /// One exchange, connection and answer included.
 pub(super) const EXCHANGE_WITHIN: Duration = Duration::from_secs(2);
@@ -50,70 +47,31 @@ pub(super) struct Answer {
 
 /// Asks, and takes any answer for one. `tls` is needed for `https://` and not used for `http://`.
 pub(super) async fn exchange(clock: &Clock, tls: Option<Arc<ClientConfig>>, call: Call) -> Result<Answer, String> {
-    clock.timeout(EXCHANGE_WITHIN, ask(tls, call)).await.map_err(|elapsed| elapsed.to_string())?
-}
-
-async fn ask(tls: Option<Arc<ClientConfig>>, call: Call) -> Result<Answer, String> {
-    let uri: Uri = call.url.parse().map_err(|error| format!("{error}"))?;
-    let host = tls::host(&call.url);
-    let secure = match uri.scheme_str() {
-        Some("https") => true,
-        Some("http") => false,
-        _ => return Err("it is neither http:// nor https://".to_owned()),
+    let client = match tls {
+        Some(tls) => Client::over(tls, clock.clone()),
+        None => Client::plain(clock.clone()),
     };
-    let stream = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(if secure { 443 } else { 80 }))).await;
-    let stream = stream.map_err(|error| error.to_string())?;
-    // Without it the last small packet may wait for an acknowledgement; it is no failure.
-    let _delayed = stream.set_nodelay(true);
-    let request = request(&uri, call)?;
-    if !secure {
-        return over(stream, request).await;
-    }
-    let tls = tls.ok_or("there is nothing to trust its certificate by")?;
-    let name = ServerName::try_from(host).map_err(|error| error.to_string())?;
-    let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(|error| chain(&error))?;
-    over(stream, request).await
-}
-
-fn request(uri: &Uri, call: Call) -> Result<Request<Full<Bytes>>, String> {
-    let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = Request::builder().method(call.method).uri(path).header(header::HOST, authority);
-    request = request.header(header::ACCEPT, "application/json").header(header::CONNECTION, "close");
+    let mut headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("application/json"))]);
     for (name, value) in call.headers {
-        request = request.header(name, value);
+        headers.insert(name, value.parse().map_err(|error| format!("{error}"))?);
     }
-    let body = match call.body {
-        Some((kind, body)) => {
-            request = request.header(header::CONTENT_TYPE, kind);
-            body
-        }
-        None => String::new(),
+    let body = call.body.map(|(kind, body)| {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        body
+    });
+    let asked = http::Call {
+        method: call.method,
+        url: &call.url,
+        headers,
+        body: Bytes::from(body.unwrap_or_default()),
+        within: EXCHANGE_WITHIN,
+        answer_bytes_max: ANSWER_BYTES_MAX,
     };
-    request.body(Full::from(body)).map_err(|error| error.to_string())
-}
-
-async fn over<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, String>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|error| chain(&error))?;
-    let exchange = async {
-        let answer = sender.send_request(request).await.map_err(|error| chain(&error))?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-        Ok(Answer { status, body: body.map_err(|error| error.to_string())?.to_bytes() })
-    };
-    // The connection moves the bytes; it ends with the exchange.
-    tokio::pin!(exchange);
-    tokio::select! {
-        done = &mut exchange => done,
-        ended = connection => match ended {
-            Ok(()) => exchange.await,
-            Err(error) => Err(chain(&error)),
-        }
+    let answer = client.call(asked).await.map_err(|error| error.to_string())?;
+    if !answer.whole {
+        return Err(format!("its answer is longer than {ANSWER_BYTES_MAX} bytes"));
     }
+    Ok(Answer { status: answer.status, body: answer.body })
 }
 
 /// Whom to trust, read anew for every connection, so that a file that changed is taken.
@@ -185,7 +143,7 @@ mod tests {
         pki_types::{CertificateDer, PrivateKeyDer},
     };
     use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
+        io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
         net::TcpListener,
     };
     use tokio_rustls::TlsAcceptor;
@@ -253,7 +211,7 @@ mod tests {
         let clock = Clock::system();
         let long = server(None, " ".repeat(ANSWER_BYTES_MAX + 1)).await;
         let error = exchange(&clock, None, get(format!("http://127.0.0.1:{long}/"))).await.unwrap_err();
-        assert!(error.contains("length limit exceeded"), "{error}");
+        assert!(error.contains("its answer is longer than"), "{error}");
         // One that takes the connection and says nothing.
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let began = clock.mono();

@@ -133,7 +133,12 @@ pub(crate) fn targets(production: Endpoint, blue: &Recorded, green: Option<&Reco
 
 /// Where the servers are after the cut, under the names that AWS has given them since: what an agent that was not there before
 /// looks up, and what their certificates say. Servers that AWS does not describe now keep their recorded names.
-pub(crate) async fn targets_after(cx: &Context<'_>, production: Endpoint, blue: &Recorded, green: &Recorded) -> Targets {
+pub(crate) async fn targets_after(
+    cx: &Context<'_>,
+    production: Endpoint,
+    blue: &Recorded,
+    green: &Recorded,
+) -> Targets {
     let recorded = targets(production, blue, Some(green));
     let (blue, green) = tokio::join!(named_now(cx, blue), named_now(cx, green));
     Targets { serving: Side::Green, blue, green: Some(green), ..recorded }

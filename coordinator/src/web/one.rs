@@ -53,7 +53,7 @@ impl One {
         let parameters = parameters(&self.asked);
         Ok(vec![
             ("now", Now { view, health: health(view), title: title(view) }.render()?),
-("do", self.what_to_do().render()?),
+            ("do", self.what_to_do().render()?),
             ("steps", Steps { steps, known: self.before.is_some() }.render()?),
             ("lag", Lag { view }.render()?),
             ("ingestion", Ingestion { view }.render()?),

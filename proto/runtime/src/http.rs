@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, heade
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -86,6 +86,11 @@ impl Client {
             None => Trust::TheSystems(Arc::default()),
         };
         Ok(Client { trust, clock })
+    }
+
+    /// Trusts, and says who it is, as `config` has it.
+    pub fn over(config: Arc<ClientConfig>, clock: Clock) -> Client {
+        Client { trust: Trust::These(TlsConnector::from(config)), clock }
     }
 
     /// For `http://` only.

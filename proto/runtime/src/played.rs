@@ -1,5 +1,5 @@
 //! A server of PostgreSQL's protocol without a database, played for tests: it says to each text what the test wants said, or nothing,
-//! or hangs up. And a time that stands still until the test moves it. A plain module that production never calls.
+//! or hangs up. And a time that stands still until the test moves it, and the reading end of HTTP. A plain module that production never calls.
 //!
 //! It takes everybody in, knows no TLS, and understands no SQL.
 
@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
@@ -300,5 +300,23 @@ pub async fn settle() {
             return;
         }
         tokio::task::yield_now().await;
+    }
+}
+
+/// The head and the body of the one HTTP request that comes; `None` when the connection ends before it is whole.
+pub async fn http_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<(String, String)> {
+    let mut bytes = Vec::new();
+    loop {
+        let mut piece = [0; 4096];
+        match stream.read(&mut piece).await {
+            Ok(read @ 1..) => bytes.extend_from_slice(&piece[..read]),
+            _ => return None,
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        if body.len() >= length.unwrap_or(0) {
+            return Some((head.to_owned(), body.to_owned()));
+        }
     }
 }

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use runtime::clock::Clock;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use runtime::played::http_request;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -87,20 +88,7 @@ impl Receiver {
 }
 
 async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, took: &Mutex<Vec<Took>>, says: &Mutex<VecDeque<Says>>) {
-    let mut bytes = Vec::new();
-    let (head, body) = loop {
-        let mut piece = [0; 4096];
-        match stream.read(&mut piece).await {
-            Ok(read @ 1..) => bytes.extend_from_slice(&piece[..read]),
-            _ => return,
-        }
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
-        if body.len() >= length.unwrap_or(0) {
-            break (head.to_owned(), body.to_owned());
-        }
-    };
+    let Some((head, body)) = http_request(&mut stream).await else { return };
     took.lock().unwrap().push(Took { head, body });
     let says = says.lock().unwrap().pop_front().unwrap_or(Says::Answer("200 OK\r\n", ""));
     let clock = Clock::system();
