@@ -61,8 +61,11 @@ async fn a_browser_shows_what_the_fold_says_at_every_phase_and_its_buttons_steer
         let asks = |status: &Value| status["approvals"][0]["name"] == "switchover" && status["health"] == "person";
         agrees(stage, &mut browser, &id, "3-replicating", asks).await?;
         through_a_restart(stage, &mut browser).await?;
-        let page = browser.until("the approval again", LIMIT, |page| page["approvals"][0] == "switchover").await?;
-        ensure!(page["slots"].as_array().is_some_and(|slots| !slots.is_empty()), "no slot: {page}");
+        let again = |page: &Value| {
+            let slots = page["slots"].as_array().is_some_and(|slots| !slots.is_empty());
+            slots && page["approvals"][0] == "switchover"
+        };
+        browser.until("the approval and the slots again", LIMIT, again).await?;
         browser.press("#approve-switchover button").await?;
         let done = |page: &Value| page["answer"].as_str().is_some_and(|said| said.contains("Done: approve"));
         browser.until("the answer to the approval", SHOWN, done).await?;

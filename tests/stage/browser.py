@@ -12,6 +12,8 @@ WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 400, "height": 800}
 READ = """() => {
   const text = (selector) => document.querySelector(selector)?.textContent.trim().replace(/\\s+/g, ' ') ?? null;
   const all = (selector, of) => [...document.querySelectorAll(selector)].map(of);
+  // What is not near the screen has no `innerText`.
+  const cells = (row) => [...row.cells].map((cell) => cell.textContent.trim().replace(/\\s+/g, ' ')).join(' ');
   return {
     title: document.title, text: document.body.innerText, link: text('#link'), said: text('#said'),
     phase: document.querySelector('#phase')?.dataset.phase ?? null, health: text('#health'), next: text('#next'),
@@ -24,7 +26,7 @@ READ = """() => {
     write_ms: document.querySelector('#write-ms')?.dataset.ms ?? null, read_ms: document.querySelector('#read-ms')?.dataset.ms ?? null,
     purged: text('#purged'), ended: text('#ended'), resubmitted: text('#resubmitted'),
     lanes: all('#cut .lane svg[role=img]', (lane) => lane.getAttribute('aria-label')),
-    ddl: all('#ddl tbody tr', (row) => row.innerText), parameters: all('#parameters tbody tr', (row) => row.innerText),
+    ddl: all('#ddl tbody tr', cells), parameters: all('#parameters tbody tr', cells),
     facts: all('#facts tr[data-seq]', (row) => Number(row.dataset.seq)),
     charts: all('.chart .uplot', (chart) => chart.getAttribute('aria-label')),
     upgrades: all('#upgrades tr[data-upgrade]', (row) => row.innerText), agents: all('#agents tbody tr', (row) => row.innerText),
@@ -40,7 +42,9 @@ def paint(browser, url, times):
         context = browser.new_context(viewport=WIDE)
         page = context.new_page()
         page.goto(url, wait_until="load")
-        page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
+        # Asked again and again from here: the page's policy lets no text be run in it.
+        while not page.evaluate("() => performance.getEntriesByName('first-contentful-paint').length"):
+            page.wait_for_timeout(10)
         found.append(page.evaluate("""() => {
           const at = performance.getEntriesByName('first-contentful-paint')[0].startTime;
           const loaded = performance.getEntriesByType('navigation')[0];
