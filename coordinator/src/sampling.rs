@@ -8,7 +8,8 @@ use std::convert::Infallible;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use engine::{Handle, StepId};
+use engine::failure::codes;
+use engine::{Code, Handle, StepId};
 use jiff::{SignedDuration, Timestamp};
 use proto::report::Report;
 use runtime::clock::{Clock, Mono};
@@ -133,7 +134,7 @@ async fn count_waits(store: &dyn Store, clock: &Clock, running: &Running, handle
         let now = {
             let progress = progress.borrow_and_update();
             let inside = progress.wait.as_ref().map(|wait| wait.what.to_owned());
-            let outside = progress.waiting.as_ref().map(|why| why.code.to_string());
+            let outside = progress.waiting.as_ref().map(|why| named(why.code));
             progress.step.zip(inside.or(outside))
         };
         let same = open.as_ref().map(|(step, what, _)| (*step, what.clone())) == now;
@@ -152,6 +153,15 @@ async fn count_waits(store: &dyn Store, clock: &Clock, running: &Running, handle
         if progress.changed().await.is_err() {
             return std::future::pending().await;
         }
+    }
+}
+
+/// What a step waits for outside of its own work: a person, in words, or what a code explains.
+fn named(code: Code) -> String {
+    match code {
+        codes::APPROVAL => "an approval".to_owned(),
+        codes::PAUSED => "a person who paused it".to_owned(),
+        code => code.to_string(),
     }
 }
 

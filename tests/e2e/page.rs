@@ -80,6 +80,10 @@ async fn a_browser_shows_what_the_fold_says_at_every_phase_and_its_buttons_steer
             .as_array()
             .is_some_and(|rows| rows.iter().any(|row| row.as_str().is_some_and(|row| row.contains(TABLE))));
         ensure!(shown, "the table's name is not among the parameters: {}", page["parameters"]);
+        ensure!(
+            page["text"].as_str().is_some_and(|text| !text.contains("for PU09")),
+            "a person is waited for by a code"
+        );
         let stays = browser.order(json!({ "do": "eval", "js": "window.stays" })).await?;
         ensure!(stays == true, "the page was loaded again on the way");
         let _ = std::fs::remove_dir_all(&folder);
