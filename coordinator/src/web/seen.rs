@@ -19,7 +19,7 @@ pub(super) struct Seen {
     paused: bool,
     postponed_until: Option<Timestamp>,
     approvals: Vec<String>,
-    /// It waits for a person.
+    /// It waits for a person, and not for the end of a pause.
     asks: bool,
 }
 
@@ -35,7 +35,7 @@ impl Seen {
             paused: view.paused,
             postponed_until: view.postponed_until,
             approvals: approvals(view).into_iter().map(|(name, _)| name.to_owned()).collect(),
-            asks: view.current.as_ref().is_some_and(|current| current.asks_person),
+            asks: !view.paused && view.current.as_ref().is_some_and(|current| current.asks_person),
         }
     }
 
