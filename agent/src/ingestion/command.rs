@@ -48,11 +48,8 @@ impl Command {
     }
 
     async fn reach(&self, what: &str, command: &[String], wanted: IngestionState) -> Result<(), ControlError> {
-        self.run(what, command).await?;
-        while self.observe().await?.state != wanted {
-            self.clock.sleep(LOOK_EVERY).await;
-        }
-        Ok(())
+        let ask = || -> BoxFuture<'_, _> { Box::pin(async { self.run(what, command).await.map(drop) }) };
+        super::reach(self, ask, wanted, LOOK_EVERY, &self.clock).await
     }
 }
 

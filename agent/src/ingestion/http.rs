@@ -1,7 +1,10 @@
 //! An ingestion system with three HTTP routes: `POST /pause`, `POST /resume`, `GET /state`. Resumed on another side than it was
 //! paused on, it is told where that side's writer is, so that it need not wait for a name.
+//!
+//! A `POST /pause` that is given up is not taken back: the service may do it later. So a resume asks at once, and is done when no
+//! request for a pause is under way any more and the service runs.
 
-use std::time::Duration;
+use std::{sync::Mutex, time::Duration};
 
 use hyper::{HeaderMap, Method, body::Bytes, header};
 use proto::report::IngestionState;
@@ -10,7 +13,9 @@ use runtime::{
     http::{Call, Client},
 };
 
-use super::{BoxFuture, ControlError, IngestionController, Observation, PauseMark, Serving, failed, read_state};
+use tokio::task::AbortHandle;
+
+use super::{BoxFuture, ControlError, IngestionController, Observation, PauseMark, Serving, failed, reach, read_state};
 
 /// One request, answer included.
 const REQUEST_WITHIN: Duration = Duration::from_secs(2);
@@ -21,18 +26,19 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// See the module.
 pub struct Http {
     name: String,
-    base_url: String,
-    client: Client,
+    routes: Routes,
     clock: Clock,
+    /// The last request for a pause.
+    pausing: Mutex<Option<AbortHandle>>,
 }
 
-impl Http {
-    /// `base_url` is `http://HOST:PORT`, with or without a path.
-    pub fn new(name: String, base_url: &str, clock: Clock) -> Http {
-        let client = Client::plain(clock.clone());
-        Http { name, base_url: base_url.trim_end_matches('/').to_owned(), client, clock }
-    }
+#[derive(Clone)]
+struct Routes {
+    base_url: String,
+    client: Client,
+}
 
+impl Routes {
     async fn ask(&self, method: Method, path: &str, body: Option<String>) -> Result<Bytes, ControlError> {
         let url = format!("{}{path}", self.base_url);
         let doing = format!("{method} {url}");
@@ -47,18 +53,35 @@ impl Http {
             Err(error) => Err(failed(doing, error)),
         }
     }
+}
 
-    async fn reach(
-        &self,
-        path: &'static str,
-        body: Option<String>,
-        wanted: IngestionState,
-    ) -> Result<(), ControlError> {
-        self.ask(Method::POST, path, body).await?;
-        while self.observe().await?.state != wanted {
-            self.clock.sleep(LOOK_EVERY).await;
-        }
-        Ok(())
+impl Http {
+    /// `base_url` is `http://HOST:PORT`, with or without a path.
+    pub fn new(name: String, base_url: &str, clock: Clock) -> Http {
+        let client = Client::plain(clock.clone());
+        let routes = Routes { base_url: base_url.trim_end_matches('/').to_owned(), client };
+        Http { name, routes, clock, pausing: Mutex::default() }
+    }
+
+    /// In a task of its own, so that whoever gives up waiting does not lose sight of it.
+    async fn ask_for_a_pause(&self) -> Result<(), ControlError> {
+        let routes = self.routes.clone();
+        let asking = tokio::spawn(async move { routes.ask(Method::POST, "/pause", None).await });
+        *self.pausing.lock().expect("nobody panics with it") = Some(asking.abort_handle());
+        asking.await.map_err(|error| failed("POST /pause", error))?.map(drop)
+    }
+
+    /// A request for a pause has neither been answered nor reached its time.
+    fn is_pausing(&self) -> bool {
+        self.pausing.lock().expect("nobody panics with it").as_ref().is_some_and(|asking| !asking.is_finished())
+    }
+
+    async fn let_run(&self, body: Option<String>) -> Result<(), ControlError> {
+        let ask = || -> BoxFuture<'_, _> {
+            let body = body.clone();
+            Box::pin(async { self.routes.ask(Method::POST, "/resume", body).await.map(drop) })
+        };
+        reach(self, ask, IngestionState::Running, LOOK_EVERY, &self.clock).await
     }
 }
 
@@ -73,13 +96,14 @@ impl IngestionController for Http {
 
     fn observe(&self) -> BoxFuture<'_, Result<Observation, ControlError>> {
         Box::pin(async move {
-            let body = self.ask(Method::GET, "/state", None).await?;
-            read_state(&format!("reading {}/state", self.base_url), &body)
+            let body = self.routes.ask(Method::GET, "/state", None).await?;
+            read_state(&format!("reading {}/state", self.routes.base_url), &body)
         })
     }
 
     fn pause<'a>(&'a self, _mark: &'a PauseMark) -> BoxFuture<'a, Result<(), ControlError>> {
-        Box::pin(self.reach("/pause", None, IngestionState::Paused))
+        let ask = || -> BoxFuture<'a, _> { Box::pin(self.ask_for_a_pause()) };
+        Box::pin(reach(self, ask, IngestionState::Paused, LOOK_EVERY, &self.clock))
     }
 
     fn resume<'a>(&'a self, _mark: &'a PauseMark, to: Option<Serving>) -> BoxFuture<'a, Result<(), ControlError>> {
@@ -87,7 +111,17 @@ impl IngestionController for Http {
             let writer = serde_json::json!({ "host": to.writer.ip(), "port": to.writer.port() });
             serde_json::json!({ "writer": writer }).to_string()
         });
-        Box::pin(self.reach("/resume", body, IngestionState::Running))
+        Box::pin(async move {
+            let pausing = self.is_pausing();
+            self.let_run(body.clone()).await?;
+            if !pausing {
+                return Ok(());
+            }
+            while self.is_pausing() {
+                self.clock.sleep(LOOK_EVERY).await;
+            }
+            self.let_run(body).await
+        })
     }
 }
 
@@ -98,6 +132,10 @@ mod tests {
         atomic::{AtomicBool, Ordering},
     };
 
+    use axum::{
+        Router,
+        routing::{get, post},
+    };
     use runtime::admin;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -161,6 +199,59 @@ mod tests {
         http.resume(&mark(), Some(to)).await.unwrap();
         assert_eq!(*bodies.lock().unwrap(), [r#"{"writer":{"host":"10.1.2.3","port":5433}}"#]);
         assert!(!paused.load(Ordering::SeqCst));
+    }
+
+    /// A service that takes its time for a pause, as long as nobody lets it go on.
+    async fn slow_service() -> (String, Arc<AtomicBool>, Arc<tokio::sync::Semaphore>) {
+        let (paused, going_on) = (Arc::new(AtomicBool::new(false)), Arc::new(tokio::sync::Semaphore::new(0)));
+        let (slow, gate) = (paused.clone(), going_on.clone());
+        let pause = move || async move {
+            gate.acquire().await.unwrap().forget();
+            slow.store(true, Ordering::SeqCst);
+        };
+        let running = paused.clone();
+        let resume = move || async move { running.store(false, Ordering::SeqCst) };
+        let seen = paused.clone();
+        let state = move || async move {
+            format!(r#"{{"state":"{}"}}"#, if seen.load(Ordering::SeqCst) { "paused" } else { "running" })
+        };
+        let routes =
+            Router::new().route("/pause", post(pause)).route("/resume", post(resume)).route("/state", get(state));
+        let listener = admin::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        (address, paused, going_on)
+    }
+
+    /// Whoever stops waiting for a pause and resumes has a service that runs, even when the pause comes after the resume.
+    #[tokio::test]
+    async fn a_pause_that_was_given_up_and_comes_late_is_undone() {
+        let (address, paused, going_on) = slow_service().await;
+        let http = Arc::new(Http::new("orders".into(), &address, Clock::system()));
+        let given_up = Clock::system().timeout(Duration::from_millis(100), http.pause(&mark())).await;
+        given_up.expect_err("nobody let it go on");
+        let resuming = http.clone();
+        let mut resumed = tokio::spawn(async move { resuming.resume(&mark(), None).await });
+        Clock::system()
+            .timeout(Duration::from_millis(300), &mut resumed)
+            .await
+            .expect_err("its pause is still under way");
+        going_on.add_permits(1);
+        resumed.await.unwrap().unwrap();
+        assert!(!paused.load(Ordering::SeqCst));
+    }
+
+    /// It runs when the request for a pause has got no answer: that has its time.
+    #[tokio::test]
+    async fn a_resume_does_not_wait_for_ever_for_the_pause_before_it() {
+        let (address, paused, _nobody) = slow_service().await;
+        let http = Http::new("orders".into(), &address, Clock::system());
+        Clock::system()
+            .timeout(Duration::from_millis(100), http.pause(&mark()))
+            .await
+            .expect_err("nobody let it go on");
+        http.resume(&mark(), None).await.unwrap();
+        assert!(!http.is_pausing() && !paused.load(Ordering::SeqCst));
     }
 
     #[tokio::test]

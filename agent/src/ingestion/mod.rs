@@ -21,6 +21,9 @@ use crate::config::Ingestion;
 
 /// A pause must have come about within this, unless a system says that it takes longer; in a hold always.
 pub const PAUSE_WITHIN: Duration = Duration::from_secs(5);
+/// A system that was asked and does not say that it did it is asked again: something that was asked before and given up may have
+/// come after it.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A boxed future, so that controllers can be kept in one list.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -171,6 +174,26 @@ pub(crate) fn read_state(doing: &str, text: &[u8]) -> Result<Observation, Contro
         other => return Err(failed(doing, format!("state {other:?} is neither running, paused nor mixed"))),
     };
     Ok(Observation { state, backlog: stated.backlog, rate: stated.rate })
+}
+
+/// Asks a system, and looks at it this often until it says that it is as wanted. The caller bounds the time.
+async fn reach<'a>(
+    system: &'a dyn IngestionController,
+    ask: impl Fn() -> BoxFuture<'a, Result<(), ControlError>> + Send,
+    wanted: IngestionState,
+    look_every: Duration,
+    clock: &Clock,
+) -> Result<(), ControlError> {
+    loop {
+        ask().await?;
+        let asked = clock.mono();
+        while clock.mono().since(asked) < ASK_AGAIN {
+            if system.observe().await?.state == wanted {
+                return Ok(());
+            }
+            clock.sleep(look_every).await;
+        }
+    }
 }
 
 /// Pause marks: one small file a system.

@@ -5,13 +5,13 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hyper::{
-    HeaderMap, Method, StatusCode,
+    HeaderMap, Method,
     body::Bytes,
     header::{self, HeaderName, HeaderValue},
 };
 use runtime::{
     clock::Clock,
-    http::{self, Client},
+    http::{self, Answer, Client},
     tls,
 };
 use rustls::ClientConfig;
@@ -37,12 +37,6 @@ impl Call {
     pub(super) fn new(method: Method, url: String) -> Call {
         Call { method, url, headers: Vec::new(), body: None }
     }
-}
-
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) body: Bytes,
 }
 
 /// Asks, and takes any answer for one. `tls` is needed for `https://` and not used for `http://`.
@@ -71,7 +65,7 @@ pub(super) async fn exchange(clock: &Clock, tls: Option<Arc<ClientConfig>>, call
     if !answer.whole {
         return Err(format!("its answer is longer than {ANSWER_BYTES_MAX} bytes"));
     }
-    Ok(Answer { status: answer.status, body: answer.body })
+    Ok(answer)
 }
 
 /// Whom to trust, read anew for every connection, so that a file that changed is taken.

@@ -13,18 +13,19 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Mutex, time::Duration};
 use futures_util::future::try_join_all;
 use hyper::{Method, StatusCode, header};
 use proto::report::IngestionState;
-use runtime::clock::{Clock, Mono};
+use runtime::{
+    clock::{Clock, Mono},
+    http::Answer,
+};
 
 use self::status::{Pace, Status, committed, together};
 use super::{
-    BoxFuture, ControlError, IngestionController, Observation, PauseMark, Serving, failed,
-    web::{self, Answer, Call, Figures},
+    ASK_AGAIN, BoxFuture, ControlError, IngestionController, Observation, PauseMark, Serving, failed,
+    web::{self, Call, Figures},
 };
 
 /// Between looks while a pause takes effect, and between tries where a worker cannot be asked.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// A pause that no worker remembers (one was restarted) is asked for again.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Offsets are asked for this often: a worker opens a client to the brokers for each answer.
 const OFFSETS_EVERY: Duration = Duration::from_secs(15);
 
@@ -138,6 +139,7 @@ impl KafkaConnect {
                 if arrived(&status, asked.is_some()).map_err(Miss::Final)? {
                     return Ok(true);
                 }
+                // A pause that no worker remembers (one was restarted) is asked for again, too.
                 if asked.is_none_or(|at| self.clock.mono().since(at) >= ASK_AGAIN) {
                     self.did(Method::PUT, connector, verb).await?;
                     asked = Some(self.clock.mono());
