@@ -22,9 +22,8 @@ pub struct Meeting {
 impl Meeting {
     /// Were all servers of the intent met?
     async fn met(&self, intent: &Intent, told: &mut bool) -> bool {
-        let targets = &intent.targets;
-        let sides = [Some(&targets.blue), targets.green.as_ref()].into_iter().flatten();
-        let answers = futures_util::future::join_all(sides.map(|side| self.shared.dialer.meet(side))).await;
+        let meetings = intent.targets.sides().map(|side| self.shared.dialer.meet(side));
+        let answers = futures_util::future::join_all(meetings).await;
         let errors: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
         if !(errors.is_empty() || std::mem::replace(told, true)) {
             let why: Vec<String> = errors.iter().map(|error| chain(error)).collect();

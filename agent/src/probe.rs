@@ -148,8 +148,7 @@ impl<'a> Book<'a> {
                 Outcome::Unreachable { kind, sqlstate }
             }
             Look::Answered { said, wrote } => {
-                let sides = [Some(&intent.targets.blue), intent.targets.green.as_ref()];
-                let side = self.shared.dialer.side_of(&said, sides);
+                let side = self.shared.dialer.side_of(&said, &intent.targets);
                 let over = self.reads.worked(now, wall, side);
                 self.end(over, OutageKind::Read, wall, side);
                 match wrote {

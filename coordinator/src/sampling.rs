@@ -70,7 +70,7 @@ async fn sample(store: &dyn Store, clock: &Clock, running: &Running, handle: &Ha
             ages.see(&report.value, now - report.age);
             ages.of(&report.value, now)
         };
-        let phase = crate::operator::view::phase(&handle.state());
+        let phase = crate::operator::standing::phase(&handle.state());
         let pace = pace(phase.as_deref(), now.since(began));
         if kept.is_some_and(|kept| now.since(kept) + EVERY / 2 < pace) {
             continue;

@@ -11,7 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::drivers::{Drivers, Running};
-use crate::operator::view::{self, Live, StatusView};
+use crate::operator::standing::{self, Live};
+use crate::operator::view::StatusView;
 use crate::sampling::REPORT_AGE_MAX;
 use crate::spec::UpgradeSpec;
 
@@ -100,7 +101,7 @@ fn shown(id: RunId, running: &Running, now: Timestamp) -> Option<Shown> {
     let Some(state) = state else {
         let trouble = running.trouble.as_ref()?;
         let info = RunInfo { id, subject, created_at: now, outcome: None };
-        let status = view::unreadable(&info, &running.about, trouble, now);
+        let status = standing::unreadable(&info, &running.about, trouble, now);
         return Some(Shown { status, settings: Vec::new(), agents_missing: 0 });
     };
     if state.outcome().is_some() && now.duration_since(state.updated_at()) > ENDED_SHOWN {
@@ -108,7 +109,7 @@ fn shown(id: RunId, running: &Running, now: Timestamp) -> Option<Shown> {
     }
     let info = RunInfo { id, subject, created_at: state.created_at(), outcome: state.outcome() };
     let live = Some(&live).filter(|_| state.outcome().is_none());
-    let status = view::status(&info, &running.about, &running.shape, &state, &running.tally(), live, now);
+    let status = standing::status(&info, &running.about, &running.shape, &state, &running.tally(), live, now);
     let connected = running.agents.connected();
     let missing = running.about.roster.iter().filter(|agent| !connected.contains(agent)).count();
     let settings = state.spec().map(|spec| settings(spec)).unwrap_or_default();

@@ -93,6 +93,11 @@ impl Targets {
             Side::Green => self.green.as_ref(),
         }
     }
+
+    /// Those that are known, blue first.
+    pub fn sides(&self) -> impl Iterator<Item = &SideIdentity> {
+        [Some(&self.blue), self.green.as_ref()].into_iter().flatten()
+    }
 }
 
 /// The time in which the cut may happen, so that an agent that loses the coordinator knows what to ask the database.

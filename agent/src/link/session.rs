@@ -326,8 +326,7 @@ impl Session {
             return self.keep_addresses().await;
         }
         let dialer = &self.shared.dialer;
-        let sides = [Some(&intent.targets.blue), intent.targets.green.as_ref()].into_iter().flatten();
-        let each = sides.map(|side| async move { (side.side, dialer.remember(side).await) });
+        let each = intent.targets.sides().map(|side| async move { (side.side, dialer.remember(side).await) });
         let resolved = futures_util::future::join_all(each);
         match self.shared.clock.timeout(RESOLVED_WITHIN, resolved).await {
             Ok(sides) => {

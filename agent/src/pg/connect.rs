@@ -11,7 +11,10 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use proto::side::{Endpoint, Member, ServerSaid, Side, SideIdentity};
+use proto::{
+    intent::Targets,
+    side::{Endpoint, Member, ServerSaid, Side, SideIdentity},
+};
 use runtime::clock::{Clock, Mono};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{sync::mpsc, task::AbortHandle};
@@ -313,8 +316,8 @@ impl Dialer {
     }
 
     /// Which of the sides `said` is, if any.
-    pub fn side_of(&self, said: &ServerSaid, sides: [Option<&SideIdentity>; 2]) -> Option<Side> {
-        sides.into_iter().flatten().find(|side| self.is_of(said, side)).map(|side| side.side)
+    pub fn side_of(&self, said: &ServerSaid, targets: &Targets) -> Option<Side> {
+        targets.sides().find(|side| self.is_of(said, side)).map(|side| side.side)
     }
 
     /// Resolves every member of `side` that is not resolved yet, so that later uses go by address whatever names do.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Fault, Output, paint, print};
 use crate::operator::PlanView;
 use crate::operator::facts::fate;
-use crate::operator::view::{Brief, FactView, SettingView, SettingsView, StatusView, finding_line};
+use crate::operator::view::{Brief, FactView, SettingView, SettingsView, StatusView};
 use crate::preflight::Finding;
 
 /// A view as one JSON line.
@@ -92,7 +92,7 @@ fn put_findings(text: &mut String, findings: &[Finding]) {
         return;
     }
     put!(text, "\npreflight found:");
-    findings.iter().for_each(|finding| put!(text, "  {}", finding_line(finding)));
+    findings.iter().for_each(|finding| put!(text, "  {}", finding.line()));
 }
 
 /// What preflight found.

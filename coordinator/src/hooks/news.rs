@@ -38,7 +38,7 @@ impl Standing {
             _ => None,
         };
         let told = |why: &Why| alarms.values().any(|alarm| alarm.why() == why);
-        let at = crate::operator::view::phase(state).unwrap_or_default();
+        let at = crate::operator::standing::phase(state).unwrap_or_default();
         let person = person.filter(|why| !told(why)).map(|why| (at, why));
         let failed = state.steps().iter().rev().find_map(|step| step.failure.as_ref());
         let cause = match state.mode() {

@@ -1,5 +1,5 @@
-//! What people can ask: status, history, plans, and wishes. `Operator` answers in views (`view.rs`, `plan.rs`), whose JSON
-//! is what `--output json` prints; `service.rs` is its gRPC end, `web/` and the CLI render the same views.
+//! What people can ask: status, history, plans, and wishes. `Operator` answers in views (`view.rs`, filled by `standing.rs`;
+//! `plan.rs`), whose JSON is what `--output json` prints; `service.rs` is its gRPC end, `web/` and the CLI render the same views.
 //!
 //! It reads the fold and puts wishes into the inbox. It appends nothing and decides nothing about an upgrade.
 
@@ -12,6 +12,7 @@ mod folds;
 mod live;
 pub(crate) mod plan;
 mod service;
+pub(crate) mod standing;
 pub mod tally;
 pub mod view;
 mod wire;
@@ -41,7 +42,8 @@ use crate::spec::UpgradeSpec;
 use crate::store::{About, AgentVersion};
 use crate::world::Upgrade;
 use folds::{Fold, Folds, Unread};
-use view::{Answer, Brief, FactView, HistoryView, Live, StatusView};
+use standing::Live;
+use view::{Answer, Brief, FactView, HistoryView, StatusView};
 
 /// How long preflight's inspection of every database may take.
 const INSPECT_WITHIN: Duration = Duration::from_secs(120);
@@ -125,20 +127,34 @@ impl Operator {
 
     /// One upgrade as it stands.
     pub async fn status(&self, id: &str) -> Result<StatusView, Refusal> {
-        Ok(self.status_beside(id).await?.0)
+        let mut view = self.status_alone(id).await?;
+        if view.outcome.is_none()
+            && let Some(before) = self.before_soon(id).await?
+        {
+            view.expect(&before);
+        }
+        Ok(view)
     }
 
     /// One upgrade as it stands, beside what its steps took in earlier ones; without that while their journals are still being read.
     pub async fn status_beside(&self, id: &str) -> Result<(StatusView, Option<BTreeMap<StepId, Before>>), Refusal> {
-        let info = self.drivers.options().store.info(&RunId::from(id)).await.map_err(store)?;
-        let mut view = self.status_of(info).await?;
-        let before = self.clock().timeout(BEFORE_WITHIN, self.before(id)).await.ok().transpose()?;
+        let mut view = self.status_alone(id).await?;
+        let before = self.before_soon(id).await?;
         if view.outcome.is_none()
             && let Some(before) = &before
         {
             view.expect(before);
         }
         Ok((view, before))
+    }
+
+    async fn status_alone(&self, id: &str) -> Result<StatusView, Refusal> {
+        let info = self.drivers.options().store.info(&RunId::from(id)).await.map_err(store)?;
+        self.status_of(info).await
+    }
+
+    async fn before_soon(&self, id: &str) -> Result<Option<BTreeMap<StepId, Before>>, Refusal> {
+        self.clock().timeout(BEFORE_WITHIN, self.before(id)).await.ok().transpose()
     }
 
     async fn status_of(&self, info: RunInfo) -> Result<StatusView, Refusal> {
@@ -156,7 +172,7 @@ impl Operator {
                 let behind_ms = report.as_ref().map(|report| ages.of(&report.value, mono)).unwrap_or_default();
                 drop(ages);
                 let live = Live { progress, report, cloudwatch_lag, behind_ms, trouble: None };
-                return Ok(view::status(
+                return Ok(standing::status(
                     &info,
                     &running.about,
                     &running.shape,
@@ -181,7 +197,7 @@ impl Operator {
         let (about, _) = options.store.about(&info.id).await.map_err(store)?;
         let fold = match self.folds.newest(&*options.store, &info.id).await {
             Ok(fold) => fold,
-            Err(Unread::Fold(error)) => return Ok(view::unreadable(&info, &about, &chain(&error), now)),
+            Err(Unread::Fold(error)) => return Ok(standing::unreadable(&info, &about, &chain(&error), now)),
             Err(Unread::Store(error)) => return Err(store(error)),
         };
         let Fold { state, tally, .. } = &*fold;
@@ -192,7 +208,7 @@ impl Operator {
         };
         let trouble = running.as_ref().and_then(|running| running.trouble.clone());
         let live = trouble.map(|trouble| Live { trouble: Some(trouble), ..Live::default() });
-        Ok(view::status(&info, &about, &shape, state, &tally, live.as_ref(), now))
+        Ok(standing::status(&info, &about, &shape, state, &tally, live.as_ref(), now))
     }
 
     /// Everything about one upgrade, for a change record. The status is read first, so that the facts have all that it tells of.
@@ -352,7 +368,7 @@ impl Operator {
         let (facts, inspection) = self.look(&spec).await?;
         not_busy(&facts)?;
         let found = preflight::preflight(&facts, inspection.as_ref(), &spec);
-        let blocking: Vec<String> = found.blocking(&spec).map(view::finding_line).collect();
+        let blocking: Vec<String> = found.blocking(&spec).map(preflight::Finding::line).collect();
         if !blocking.is_empty() {
             let list = blocking.join("\n");
             return Err(Refusal::Refused(format!(

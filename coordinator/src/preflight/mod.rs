@@ -51,6 +51,11 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// On one line, with its cure.
+    pub fn line(&self) -> String {
+        format!("{} {}: {}; {}", self.code, self.weight(), self.what, self.cure)
+    }
+
     /// How much it weighs, in words.
     pub fn weight(&self) -> &'static str {
         match self.severity {

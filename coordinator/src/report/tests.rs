@@ -11,6 +11,7 @@ use proto::side::Side;
 
 use super::{LISTED_MAX, Report, build, html, markdown, sum, terraform};
 use crate::operator::plan::plan_view;
+use crate::operator::standing;
 use crate::operator::tally::Tally;
 use crate::operator::view;
 use crate::preflight;
@@ -315,7 +316,7 @@ fn report(about: &About, facts: &[Entry<Upgrade>]) -> Report {
         created_at: facts[0].at,
         outcome: state.outcome(),
     };
-    let status = view::status(&info, about, &shape, &state, &tally, None, now);
+    let status = standing::status(&info, about, &shape, &state, &tally, None, now);
     build(&super::Input { status: &status, about, records: &records(facts), entries: facts, now })
 }
 
@@ -476,7 +477,7 @@ fn status_of(about: &About, facts: &[Entry<Upgrade>]) -> view::StatusView {
         outcome: state.outcome(),
     };
     let shape = crate::steps::plan(state.spec().unwrap()).shape().clone();
-    view::status(&info, about, &shape, &state, &Tally::default(), None, facts[0].at)
+    standing::status(&info, about, &shape, &state, &Tally::default(), None, facts[0].at)
 }
 
 #[tokio::test(start_paused = true)]

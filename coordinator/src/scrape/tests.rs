@@ -22,7 +22,7 @@ fn status(id: &str) -> StatusView {
         asked_by: "somebody".into(),
         ..crate::store::About::default()
     };
-    let mut status = view::unreadable(&info, &about, "", Timestamp::from_second(1_700_000_060).unwrap());
+    let mut status = standing::unreadable(&info, &about, "", Timestamp::from_second(1_700_000_060).unwrap());
     status.health = "person".into();
     status.phase = "switchover".into();
     let step = |id: &str, state: &str, seconds| StepView {

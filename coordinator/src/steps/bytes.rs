@@ -7,10 +7,7 @@ use runtime::tried::Target;
 
 use super::testing::{Stage, clock, spec};
 use crate::{
-    operator::{
-        tally::Tally,
-        view::{self, FactView},
-    },
+    operator::{standing, tally::Tally, view::FactView},
     rds::fake::Switching,
     store::About,
     world::Upgrade,
@@ -96,7 +93,7 @@ fn follow(moment: &Moment, fact: serde_json::Value) -> String {
     let shape = plan.shape();
     let next = decide(shape, &folded, at);
     let info = RunInfo { id: "run".into(), subject: "subject".into(), created_at: at, outcome: folded.outcome() };
-    let view = view::status(&info, &about(), shape, &folded, &tally, None, Timestamp::MAX);
+    let view = standing::status(&info, &about(), shape, &folded, &tally, None, Timestamp::MAX);
     assert!(serde_json::to_string(&view).is_ok());
     let next = format!("{next:?}");
     format!("{} {} {}", entry.fact.kind(), view.direction, next.split(['(', ' ']).next().unwrap_or_default())

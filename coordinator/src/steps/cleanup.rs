@@ -16,8 +16,9 @@ use super::{
     prerequisites::{
         Prepared, Prerequisites, SHORT_JOB, delete_group, look_for_snapshot, take_snapshot, until_snapshot_available,
     },
-    provisioning::{Provisioned, Provisioning},
-    shared::{Context, SETTLE, asked_to_delete, fresh_job, ids, job, out_of_time, poll, publish, targets_after},
+    provisioning::Provisioned,
+    shared::{Context, SETTLE, asked_to_delete, fresh_job, ids, job, out_of_time, poll, publish},
+    sides::Sides,
 };
 use crate::{
     link::Wish,
@@ -68,22 +69,22 @@ impl Step<Upgrade> for Cleanup {
     }
 
     async fn run(&self, cx: &Context<'_>) -> Result<Retired, Failure> {
-        let (prepared, provisioned) = (cx.output::<Prerequisites>()?, cx.output::<Provisioning>()?);
-        let new_snapshot = backed_up(cx, &prepared).await?;
+        let sides = Sides::of(cx)?;
+        let new_snapshot = backed_up(cx, &sides.prepared).await?;
         let (ledger_kept, schema_removed) = (Vec::new(), Vec::new());
         let mut retired =
             Retired { old_cluster: None, new_snapshot, final_snapshot: None, ledger_kept, schema_removed };
-        if let Some(old) = old_blue(cx, &prepared, &provisioned).await? {
+        if let Some(old) = old_blue(cx, &sides).await? {
             until_quiet(cx).await?;
-            stop_watching(cx, &prepared, &provisioned).await?;
+            stop_watching(cx, &sides).await?;
             retired.old_cluster = Some(old.id.to_string());
-            unprotected(cx, &prepared, &provisioned).await?;
-            delete_deployment(cx, &provisioned, &old).await?;
-            retired.final_snapshot = retire(cx, &prepared, &provisioned).await?;
+            unprotected(cx, &sides).await?;
+            delete_deployment(cx, &sides.provisioned, &old).await?;
+            retired.final_snapshot = retire(cx, &sides).await?;
         } else {
-            stop_watching(cx, &prepared, &provisioned).await?;
+            stop_watching(cx, &sides).await?;
         }
-        delete_group(cx, GroupScope::Cluster, prepared.groups.blue_cluster.clone()).await?;
+        delete_group(cx, GroupScope::Cluster, sides.prepared.groups.blue_cluster.clone()).await?;
         let removed = remove_schema(cx).await?;
         (retired.ledger_kept, retired.schema_removed) = (removed.kept, removed.databases);
         cx.world().agents.farewell(SETTLE).await?;
@@ -135,11 +136,7 @@ async fn backed_up(cx: &Context<'_>, prepared: &Prepared) -> Result<SnapshotId, 
 }
 
 /// Old blue by its recorded resource id; refused unless everything says that it is the old side. `None` when it is gone.
-async fn old_blue(
-    cx: &Context<'_>,
-    prepared: &Prepared,
-    provisioned: &Provisioned,
-) -> Result<Option<Cluster>, Failure> {
+async fn old_blue(cx: &Context<'_>, Sides { prepared, provisioned }: &Sides) -> Result<Option<Cluster>, Failure> {
     let rds = &*cx.world().rds;
     let doing = || format!("finding the old side of {}", prepared.blue.cluster);
     let found = rds.cluster_by_resource(&prepared.blue.resource_id).await.map_err(|error| failed(doing(), error))?;
@@ -192,9 +189,8 @@ async fn until_quiet(cx: &Context<'_>) -> Result<(), Failure> {
 }
 
 /// What is about to be deleted is not watched any more.
-async fn stop_watching(cx: &Context<'_>, prepared: &Prepared, provisioned: &Provisioned) -> Result<(), Failure> {
-    let to_green = targets_after(cx, prepared.production.clone(), &prepared.blue, &provisioned.green).await;
-    publish(cx, Wish::calm(to_green), SETTLE).await
+async fn stop_watching(cx: &Context<'_>, sides: &Sides) -> Result<(), Failure> {
+    publish(cx, Wish::calm(sides.targets_after(cx).await), SETTLE).await
 }
 
 /// Only the object: AWS refuses `DeleteTarget` once switched over.
@@ -220,11 +216,7 @@ async fn delete_deployment(cx: &Context<'_>, provisioned: &Provisioned, old: &Cl
 const GONE_MAX: Duration = Duration::from_secs(3600);
 
 /// Readers, then writer, then cluster; each looked at again right before.
-async fn retire(
-    cx: &Context<'_>,
-    prepared: &Prepared,
-    provisioned: &Provisioned,
-) -> Result<Option<SnapshotId>, Failure> {
+async fn retire(cx: &Context<'_>, sides: &Sides) -> Result<Option<SnapshotId>, Failure> {
     let rds = &*cx.world().rds;
     let last = match cx.spec().cleanup.final_snapshot {
         true => FinalSnapshot::Take(Names::of(cx.run_id().as_str()).final_snapshot()),
@@ -232,7 +224,7 @@ async fn retire(
     };
     let wait = Wait { every: poll(cx.spec()), deadline: GONE_MAX, what: "the old cluster to be deleted" };
     cx.until(wait, || async {
-        let Some(old) = old_blue(cx, prepared, provisioned).await? else { return Ok(Look::There(())) };
+        let Some(old) = old_blue(cx, sides).await? else { return Ok(Look::There(())) };
         if old.status.0 == "deleting" {
             return Ok(Look::NotYet(format!("{} is {}", old.id, old.status)));
         }
@@ -255,9 +247,9 @@ async fn retire(
 }
 
 /// Whether the old side was protected is kept: it is what was there before.
-async fn unprotected(cx: &Context<'_>, prepared: &Prepared, provisioned: &Provisioned) -> Result<(), Failure> {
+async fn unprotected(cx: &Context<'_>, sides: &Sides) -> Result<(), Failure> {
     let rds = &*cx.world().rds;
-    let old = || old_blue(cx, prepared, provisioned);
+    let old = || old_blue(cx, sides);
     let there = async { Ok(old().await?.is_some_and(|old| old.deletion_protection)) };
     let look = |_: &bool| async {
         Ok(match old().await? {

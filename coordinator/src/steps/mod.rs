@@ -14,6 +14,7 @@ pub mod prerequisites;
 pub mod provisioning;
 pub mod replicating_data;
 mod shared;
+mod sides;
 pub mod switchover;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     codes,
-    prerequisites::{Prerequisites, SHORT_JOB},
+    prerequisites::SHORT_JOB,
     provisioning::{Provisioning, replicating_wish},
-    shared::{Context, SETTLE, fresh_job, ids, job, publish, recorded_cluster, targets},
+    shared::{Context, SETTLE, fresh_job, ids, job, publish, recorded_cluster},
+    sides::Sides,
 };
 use crate::{spec, world::Upgrade};
 
@@ -39,13 +40,12 @@ impl Step<Upgrade> for PostProvisioning {
     }
 
     async fn run(&self, cx: &Context<'_>) -> Result<Optimised, Failure> {
-        let (prepared, provisioned) = (cx.output::<Prerequisites>()?, cx.output::<Provisioning>()?);
-        let seeing = targets(prepared.production.clone(), &prepared.blue, Some(&provisioned.green));
-        publish(cx, replicating_wish(cx.spec(), seeing), SETTLE).await?;
+        let sides = Sides::of(cx)?;
+        publish(cx, replicating_wish(cx.spec(), sides.targets(Side::Blue)), SETTLE).await?;
         let wanted = &cx.spec().vacuum;
         let tables = |names| spec::tables(names).map_err(|error| Failure::permanent(crate::codes::BAD_SPEC, error));
         let vacuumed = vacuum(cx, "vacuum", tables(&wanted.full)?, tables(&wanted.reindex)?).await?;
-        Ok(Optimised { vacuumed, since: provisioned.at })
+        Ok(Optimised { vacuumed, since: sides.provisioned.at })
     }
 
     async fn verify(&self, cx: &Context<'_>, optimised: &Optimised) -> Result<(), Failure> {

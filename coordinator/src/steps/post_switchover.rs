@@ -6,7 +6,7 @@ use std::time::Duration;
 use engine::{Failure, FailureClass, Gate, Look, Reversal, Step, StepId, Wait};
 use jiff::Timestamp;
 use proto::{
-    intent::{IngestionWish, Targets},
+    intent::IngestionWish,
     jobs::{
         CheckSequences, ExtensionTest, ExtensionUpdate, Identified, Identify, RefreshViews, StatementVerdict,
         TestExtensions, Unquiesce, Unquiesced, UpdateExtensions,
@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     codes,
-    prerequisites::{Prepared, Prerequisites, SHORT_JOB},
-    provisioning::{Provisioned, Provisioning},
-    shared::{Context, SETTLE, fresh_job, ids, job, out_of_time, poll, publish, targets, targets_after},
+    prerequisites::{Prepared, SHORT_JOB},
+    shared::{Context, SETTLE, fresh_job, ids, job, out_of_time, poll, publish},
+    sides::Sides,
     switchover::{resubmit, serving_green},
 };
 use crate::{
@@ -58,20 +58,18 @@ impl Step<Upgrade> for PostSwitchover {
     }
 
     async fn run(&self, cx: &Context<'_>) -> Result<Moved, Failure> {
-        let (prepared, provisioned) = (cx.output::<Prerequisites>()?, cx.output::<Provisioning>()?);
+        let sides = Sides::of(cx)?;
         // At first agents know where green is, and what was interrupted does not wait for AWS to describe it again.
-        let to_green = if cx.attempt() > 1 {
-            under_new_names(cx, &prepared, &provisioned).await
-        } else {
-            let recorded = targets(prepared.production.clone(), &prepared.blue, Some(&provisioned.green));
-            Targets { serving: Side::Green, ..recorded }
+        let to_green = match cx.attempt() {
+            1 => sides.targets(Side::Green),
+            _ => sides.targets_after(cx).await,
         };
         publish(cx, serving_green(cx.spec(), to_green), SETTLE).await?;
         let verdicts = resubmit(cx, Side::Green).await?;
-        until_completed(cx, &prepared, &provisioned).await?;
-        let to_green = under_new_names(cx, &prepared, &provisioned).await;
+        until_completed(cx, &sides).await?;
+        let to_green = sides.targets_after(cx).await;
         publish(cx, serving_green(cx.spec(), to_green.clone()), SETTLE).await?;
-        let production = confirm_production(cx, &prepared).await?;
+        let production = confirm_production(cx, &sides.prepared).await?;
         let sequences = job(cx, "sequences", Side::Green, &CheckSequences {}, SHORT_JOB).await?;
         if !sequences.raised.is_empty() {
             cx.warn(codes::SEQUENCES_RAISED, format!("sequences were behind: {}", sequences.raised.join(", ")));
@@ -101,7 +99,7 @@ impl Step<Upgrade> for PostSwitchover {
     }
 
     async fn verify(&self, cx: &Context<'_>, _: &Moved) -> Result<(), Failure> {
-        let (prepared, provisioned) = (cx.output::<Prerequisites>()?, cx.output::<Provisioning>()?);
+        let Sides { prepared, provisioned } = Sides::of(cx)?;
         confirm_production(cx, &prepared).await?;
         let name = &prepared.blue.cluster;
         let now = cx.world().rds.cluster(name).await.map_err(|error| failed(format!("reading {name}"), error))?;
@@ -117,12 +115,8 @@ impl Step<Upgrade> for PostSwitchover {
     }
 }
 
-/// Both sides, under the names that the cut has given them.
-async fn under_new_names(cx: &Context<'_>, prepared: &Prepared, provisioned: &Provisioned) -> Targets {
-    targets_after(cx, prepared.production.clone(), &prepared.blue, &provisioned.green).await
-}
-
-async fn until_completed(cx: &Context<'_>, prepared: &Prepared, provisioned: &Provisioned) -> Result<(), Failure> {
+async fn until_completed(cx: &Context<'_>, sides: &Sides) -> Result<(), Failure> {
+    let Sides { prepared, provisioned } = sides;
     let rds = &*cx.world().rds;
     let limit = |spec: &UpgradeSpec| Duration::from_secs(spec.after.completed_seconds_max);
     let (every, what) = (poll(cx.spec()).min(Duration::from_secs(2)), "AWS to say SWITCHOVER_COMPLETED");

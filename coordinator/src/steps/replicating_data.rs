@@ -14,9 +14,10 @@ use super::{
     codes,
     lag::{self, Lag, Steady},
     post_provisioning::{PostProvisioning, statistics_are_there_again},
-    prerequisites::{Prerequisites, SHORT_JOB},
+    prerequisites::SHORT_JOB,
     provisioning::{Provisioning, replicating_wish},
-    shared::{Context, SETTLE, fresh_job, ids, job, out_of_time, publish, recorded_cluster, targets},
+    shared::{Context, SETTLE, fresh_job, ids, job, out_of_time, publish, recorded_cluster},
+    sides::Sides,
 };
 use crate::{spec::UpgradeSpec, world::Upgrade};
 
@@ -81,8 +82,7 @@ impl Step<Upgrade> for ReplicatingData {
     }
 
     async fn run(&self, cx: &Context<'_>) -> Result<Verified, Failure> {
-        let (prepared, provisioned) = (cx.output::<Prerequisites>()?, cx.output::<Provisioning>()?);
-        let seeing = targets(prepared.production.clone(), &prepared.blue, Some(&provisioned.green));
+        let seeing = Sides::of(cx)?.targets(Side::Blue);
         publish(cx, replicating_wish(cx.spec(), seeing), SETTLE).await?;
         let lag = until_drained(cx).await?;
         let objects = same_schema(cx).await?.objects;

@@ -131,33 +131,6 @@ pub(crate) fn targets(production: Endpoint, blue: &Recorded, green: Option<&Reco
     }
 }
 
-/// Where the servers are after the cut, under the names that AWS has given them since: what an agent that was not there before
-/// looks up, and what their certificates say. Servers that AWS does not describe now keep their recorded names.
-pub(crate) async fn targets_after(
-    cx: &Context<'_>,
-    production: Endpoint,
-    blue: &Recorded,
-    green: &Recorded,
-) -> Targets {
-    let recorded = targets(production, blue, Some(green));
-    let (blue, green) = tokio::join!(named_now(cx, blue), named_now(cx, green));
-    Targets { serving: Side::Green, blue, green: Some(green), ..recorded }
-}
-
-/// A side under the names that its servers have now.
-async fn named_now(cx: &Context<'_>, recorded: &Recorded) -> SideIdentity {
-    let rds = &*cx.world().rds;
-    let described = async {
-        let Some(cluster) = rds.cluster_by_resource(&recorded.resource_id).await? else { return Ok(Vec::new()) };
-        rds.instances(&cluster.id).await
-    };
-    let instances = described.await.unwrap_or_else(|error: rds::Error| {
-        tracing::warn!(side = ?recorded.identity.side, %error, "what the servers are called now cannot be read");
-        Vec::new()
-    });
-    topology::renamed(&recorded.identity, &instances)
-}
-
 /// Publishes a wish and waits until every agent has settled it.
 pub(crate) async fn publish(cx: &Context<'_>, wish: Wish, within: Duration) -> Result<(), Failure> {
     let agents = &cx.world().agents;

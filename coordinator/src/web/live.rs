@@ -12,7 +12,7 @@ use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use engine::{Seq, StepId};
+use engine::Seq;
 use futures_util::{Stream, StreamExt as _, stream};
 use runtime::clock::Mono;
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ use super::door::Visitor;
 use super::one::{One, Section, say};
 use super::{Asked, May, Site, all, assets, journal, may, stands_by, status_of};
 use crate::codes;
-use crate::operator::{Before, Operator, Refusal};
+use crate::operator::{Operator, Refusal};
 
 /// At most one event in this time, however fast facts come.
 const EVERY: Duration = Duration::from_millis(200);
@@ -68,19 +68,15 @@ pub(super) async fn one(
     headers: HeaderMap,
 ) -> Response {
     let Ok(place) = Arc::clone(&site.live).try_acquire_owned() else { return full() };
-    let read = async {
-        let view = site.operator.status(&id).await?;
-        Ok::<_, Refusal>((view.next_seq, site.operator.before(&id).await?))
-    };
-    let (newest, before) = match read.await {
-        Ok(read) => read,
+    let newest = match site.operator.status(&id).await {
+        Ok(view) => view.next_seq,
         Err(refusal) => return (status_of(&refusal), refusal.to_string()).into_response(),
     };
     // What the browser saw last, when it comes again by itself.
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let next = Seq(last.or(from).unwrap_or(newest).min(newest));
     let changes = site.operator.changes(&id);
-    let follower = Follower { id, next, before, may: may(&visitor), changes, behind: false };
+    let follower = Follower { id, next, may: may(&visitor), changes, behind: false };
     answer(Watcher::new(site.operator, port, place), follower, visitor)
 }
 
@@ -197,7 +193,6 @@ fn event(watcher: &mut Watcher, look: Look) -> Event {
 struct Follower {
     id: String,
     next: Seq,
-    before: BTreeMap<StepId, Before>,
     may: May,
     changes: watch::Receiver<u64>,
     /// There are facts that no event has told yet.
@@ -215,14 +210,14 @@ impl Subject for Follower {
     async fn look(&mut self, operator: &Operator) -> Result<Look, Refusal> {
         self.changes.borrow_and_update();
         // The status first, so that every fact it tells of is among the facts.
-        let view = operator.status(&self.id).await?;
+        let (view, before) = operator.status_beside(&self.id).await?;
         let facts = operator.some_history(&self.id, self.next, FACTS_MAX).await?;
         let asked = operator.spec(&self.id).await?;
         self.next = facts.last().map_or(self.next, |fact| Seq(fact.seq + 1));
         self.behind = self.next.0 < view.next_seq;
         let (say, over) = (say(&view), view.outcome.is_some() && !self.behind);
         let point = Some(point(&view, operator.clock().now()));
-        let one = One { view, before: Some(self.before.clone()), asked, may: self.may };
+        let one = One { view, before, asked, may: self.may };
         let (sections, facts) = (one.sections(), journal::rows_of(facts));
         Ok(Look { say, sections, facts, next: Some(self.next), point, over })
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use engine::{Failure, FailureClass, Look};
 use runtime::clock::Mono;
 
-use super::Sides;
 use crate::{
     preflight::failed,
     rds,
@@ -18,6 +17,7 @@ use crate::{
         provisioning::not_ready,
         replicating_data::same_schema,
         shared::{Context, out_of_time, poll},
+        sides::Sides,
     },
 };
 

@@ -11,7 +11,6 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::Sides;
 use crate::{
     link::AgentSeen,
     spec::UpgradeSpec,
@@ -20,6 +19,7 @@ use crate::{
         provisioning::replicating_wish,
         replicating_data::DatabaseCompared,
         shared::{Context, fresh_job},
+        sides::Sides,
     },
     world::hold_ack_max,
 };

@@ -21,9 +21,10 @@ use serde::{Deserialize, Serialize};
 use super::{
     codes,
     lag::Lag,
-    prerequisites::{Prepared, Prerequisites, SHORT_JOB},
-    provisioning::{Provisioned, Provisioning, replicating_wish},
-    shared::{Context, SETTLE, fresh_job, ids, publish, recorded_cluster, targets},
+    prerequisites::SHORT_JOB,
+    provisioning::replicating_wish,
+    shared::{Context, SETTLE, fresh_job, ids, publish, recorded_cluster},
+    sides::Sides,
 };
 use crate::{
     link::Wish,
@@ -42,24 +43,6 @@ pub struct Switched {
     pub witness: Witness,
     pub held: Option<Held>,
     pub lag: Option<Lag>,
-}
-
-/// Who is who during the cut.
-pub(super) struct Sides {
-    pub(super) prepared: Prepared,
-    pub(super) provisioned: Provisioned,
-}
-
-impl Sides {
-    pub(super) fn of(cx: &Context<'_>) -> Result<Sides, Failure> {
-        Ok(Sides { prepared: cx.output::<Prerequisites>()?, provisioned: cx.output::<Provisioning>()? })
-    }
-
-    pub(super) fn targets(&self, serving: Side) -> Targets {
-        let Sides { prepared, provisioned } = self;
-        let before = targets(prepared.production.clone(), &prepared.blue, Some(&provisioned.green));
-        Targets { serving, ..before }
-    }
 }
 
 impl Step<Upgrade> for Switchover {

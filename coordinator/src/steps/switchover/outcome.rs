@@ -9,13 +9,13 @@ use proto::phase::SideStatus;
 use proto::report::{Outcome, Report};
 use runtime::clock::Mono;
 
-use super::Sides;
 use crate::{
     preflight::failed,
     rds::{self, Deployment, DeploymentStatus},
     steps::{
         codes,
         shared::{Context, out_of_time},
+        sides::Sides,
     },
     world::Witness,
 };
