@@ -3,13 +3,18 @@
 //!
 //! Releasing never waits: not for the disk, not for a look. What hurts is written down before it is done.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use proto::{
     epoch::{Epoch, Generation},
     intent::{GateWish, IngestionWish, Intent, Refusal},
-    report::{Event, HoldKind, Outcome},
+    report::{Event, HoldKind, IngestionState, Outcome},
     side::Side,
 };
 use runtime::{
@@ -30,6 +35,10 @@ use crate::{
 const RELEASE_WITHIN: Duration = Duration::from_secs(10);
 /// Between tries to release what could not be released.
 const RELEASE_AGAIN: Duration = Duration::from_millis(100);
+/// A system that was released before it had answered to its pause is looked at for this long: the pause may come after all.
+const DOUBTED_FOR: Duration = Duration::from_secs(30);
+/// Between such looks, and for one.
+const DOUBTED_EVERY: Duration = Duration::from_secs(1);
 /// Caps are looked at this often.
 const CAPS_EVERY: Duration = Duration::from_millis(20);
 /// The production name must lead to green for this long before clients are sent back to it.
@@ -64,6 +73,10 @@ pub struct Gate {
     controllers: Vec<Arc<dyn IngestionController>>,
     marks: Marks,
     known: BTreeMap<String, Known>,
+    /// Asked to pause, and not known to have done it.
+    unanswered: BTreeSet<String>,
+    /// Released while unanswered, and looked at until then; their marks stay.
+    doubted: BTreeMap<String, Mono>,
     /// The pause reached its cap; it stays over until ingestion is wished to run.
     pause_over: bool,
     /// A wish whose pause failed; it is not tried again.
@@ -96,12 +109,17 @@ impl Gate {
             };
             (name, known)
         });
-        let known = known.collect();
+        let known: BTreeMap<String, Known> = known.collect();
+        // Nothing is known of how far the earlier process came.
+        let unanswered = known.iter().filter(|(_, known)| **known == Known::Paused).map(|(name, _)| name.clone());
+        let unanswered = unanswered.collect();
         Gate {
             shared,
             controllers,
             marks,
             known,
+            unanswered,
+            doubted: BTreeMap::new(),
             pause_over: false,
             failed: None,
             told: Told::default(),
@@ -194,6 +212,9 @@ impl Gate {
             for (name, end) in released {
                 match end {
                     Ok(()) => {
+                        if self.unanswered.remove(&name) {
+                            self.doubted.insert(name.clone(), self.shared.clock.mono() + DOUBTED_FOR);
+                        }
                         self.known.insert(name, Known::Free);
                     }
                     Err(error) => {
@@ -217,6 +238,7 @@ impl Gate {
     fn drop_marks(&self) {
         for (name, known) in &self.known {
             if *known == Known::Free
+                && !self.doubted.contains_key(name)
                 && let Err(error) = self.marks.remove(name)
             {
                 tracing::warn!(system = name, %error, "a pause mark cannot be removed");
@@ -262,14 +284,19 @@ impl Gate {
         let paused = join_all(wanted.iter().zip(&marks).map(|(controller, mark)| async move {
             // Clients that are held wait for no system that takes longer.
             let within = if goal.hold { PAUSE_WITHIN } else { controller.pause_within().min(cap) };
-            match clock.timeout(within, controller.pause(mark)).await {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(format!("{}: {}", controller.name(), chain(&error))),
-                Err(elapsed) => Some(format!("{}: pausing is {elapsed}", controller.name())),
-            }
+            let end = clock.timeout(within, controller.pause(mark)).await;
+            let end = end.map_err(|elapsed| format!("pausing is {elapsed}"));
+            let end = end.and_then(|end| end.map_err(|error| chain(&error)));
+            (controller.name(), end)
         }))
         .await;
-        let failures: Vec<String> = paused.into_iter().flatten().collect();
+        let mut failures = Vec::new();
+        for (name, end) in paused {
+            match end {
+                Ok(()) => drop(self.unanswered.remove(name)),
+                Err(why) => failures.push(format!("{name}: {why}")),
+            }
+        }
         let took = self.shared.clock.mono().since(began);
         if failures.is_empty() {
             tracing::info!(hold = goal.hold, pause = goal.pause, took_ms = millis(took), "paused");
@@ -297,6 +324,8 @@ impl Gate {
             let written = self.marks.write(name, &mark);
             written.map_err(|error| format!("the pause mark of {name} cannot be written: {error}"))?;
             self.known.insert(name.to_owned(), Known::Paused);
+            self.unanswered.insert(name.to_owned());
+            self.doubted.remove(name);
             marks.push(mark);
         }
         Ok(marks)
@@ -315,6 +344,39 @@ impl Gate {
             self.known.insert(name, Known::Paused);
             self.reached = None;
         }
+    }
+
+    /// Looks at the doubted systems once, later: which of them do not run? Never, where there are none.
+    fn late_pauses(&self) -> BoxFuture<'static, Vec<String>> {
+        let doubted = self.controllers.iter().filter(|controller| self.doubted.contains_key(controller.name()));
+        let (doubted, clock): (Vec<_>, _) = (doubted.cloned().collect(), self.shared.clock.clone());
+        Box::pin(async move {
+            if doubted.is_empty() {
+                return std::future::pending().await;
+            }
+            clock.sleep(DOUBTED_EVERY).await;
+            let looks = doubted.iter().map(|controller| clock.timeout(DOUBTED_EVERY, controller.observe()));
+            let seen = join_all(looks).await.into_iter().zip(&doubted);
+            let late = seen.filter(|(seen, _)| matches!(seen, Ok(Ok(seen)) if seen.state != IngestionState::Running));
+            late.map(|(_, controller)| controller.name().to_owned()).collect()
+        })
+    }
+
+    /// Releases again what was paused after its release, and ends the doubts whose time is over.
+    fn settle_doubts(&mut self, late: Vec<String>) {
+        for name in late {
+            tracing::warn!(
+                system = name,
+                "it was paused after its release, by what was asked before: releasing it again"
+            );
+            self.doubted.remove(&name);
+            self.unanswered.insert(name.clone());
+            self.known.insert(name, Known::Paused);
+            self.reached = None;
+        }
+        let now = self.shared.clock.mono();
+        self.doubted.retain(|_, until| *until > now);
+        self.drop_marks();
     }
 
     fn cap(&self, intent: &Intent, goal: &Goal) -> Duration {
@@ -536,6 +598,7 @@ impl Task for Gate {
         let unmarked = self.controllers.iter().filter(|controller| self.known[controller.name()] == Known::Free);
         let mut asking: BoxFuture<'static, _> = Box::pin(left(unmarked.cloned().collect(), self.shared.clock.clone()));
         let mut asked = false;
+        let mut doubting = self.late_pauses();
         let longest = self.controllers.iter().map(|controller| controller.pause_within()).max().unwrap_or_default();
         ready.set(true);
         while !stop.is_triggered() {
@@ -554,6 +617,7 @@ impl Task for Gate {
                     () = stop.triggered() => {}
                     () = clock.sleep(longest + RELEASE_WITHIN * 2) => {}
                 }
+                doubting = self.late_pauses();
                 continue;
             }
             self.watch_caps();
@@ -567,6 +631,10 @@ impl Task for Gate {
                 left = &mut asking, if !asked => {
                     asked = true;
                     self.adopt(left);
+                }
+                late = &mut doubting => {
+                    self.settle_doubts(late);
+                    doubting = self.late_pauses();
                 }
                 () = self.shared.clock.sleep(CAPS_EVERY) => {}
             }

@@ -25,11 +25,12 @@ use lab::demo::{
     bouncer::{Bouncer, Options},
     tempo::Tempo,
 };
-use proto::report::IngestionState;
+use proto::{intent::IngestionWish, report::IngestionState};
 use runtime::clock::Clock;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
-use super::{Folder, Life, PAUSED, mark, until_state};
+use super::{Folder, Life, PAUSED, mark, until, until_state};
 
 pub(super) type Doing<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
@@ -201,5 +202,48 @@ async fn a_system_that_never_pauses_is_refused_in_time_and_opened_again() {
     assert!(refused.reason.contains("deaf: pausing is"), "{}", refused.reason);
     assert!(clock.mono().since(began) < PAUSE_WITHIN * 3, "it took {:?}", clock.mono().since(began));
     assert!(!folder.0.join("asked").exists(), "it was resumed");
+    life.end().await;
+}
+
+/// A service that loses every request for a pause, and does what it asked for when it is let.
+async fn belated() -> (SocketAddr, Arc<AtomicBool>, [Arc<Semaphore>; 2]) {
+    let paused = Arc::new(AtomicBool::new(false));
+    let (let_go, came) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (late, gate, tell) = (Arc::clone(&paused), Arc::clone(&let_go), Arc::clone(&came));
+    let pause = move || async move {
+        tokio::spawn(async move {
+            gate.acquire().await.expect("it stays open").forget();
+            late.store(true, Ordering::SeqCst);
+            tell.add_permits(1);
+        });
+        std::future::pending::<()>().await;
+    };
+    let (running, seen) = (Arc::clone(&paused), Arc::clone(&paused));
+    let resume = move || async move { running.store(false, Ordering::SeqCst) };
+    let state =
+        move || async move { Json(json!({"state": if seen.load(Ordering::SeqCst) { "paused" } else { "running" }})) };
+    let routes = Router::new().route("/state", get(state)).route("/pause", post(pause)).route("/resume", post(resume));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    (address, paused, [let_go, came])
+}
+
+/// What was asked of a system and never answered may still be done, after everybody has given it up and released the system.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_that_comes_after_its_release_is_released_again() {
+    let folder = Folder::new("belated");
+    let (address, paused, [let_go, came]) = belated().await;
+    let section = json!({"kind": "http", "name": "orders", "base_url": format!("http://{address}")});
+    let mut life = Life::begin(&folder, vec![configured(&section, "agent")]).await;
+    life.settled().await.expect("nothing was wished");
+    let refused = life.wish(PAUSED).await.expect_err("nobody answered");
+    assert!(refused.reason.contains("there was no answer within 2000 ms"), "{}", refused.reason);
+    let mark = folder.0.join("marks").join("orders.json");
+    assert!(mark.exists(), "whoever comes after this process releases it, too");
+    let_go.add_permits(1);
+    came.acquire().await.expect("it stays open").forget();
+    until("it is undone", || async { (!paused.load(Ordering::SeqCst)).then_some(()).ok_or("paused".to_owned()) }).await;
+    life.wish(IngestionWish::Running).await.expect("it runs");
     life.end().await;
 }
