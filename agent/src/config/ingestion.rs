@@ -19,14 +19,18 @@ pub enum Ingestion {
     Http {
         /// What it is called in plans, logs and metrics.
         name: String,
-        /// `http://HOST:PORT`: `POST …/pause`, `POST …/resume`, `GET …/state` are asked of it.
+        /// `http://HOST:PORT`: `POST …/pause`, `POST …/resume`, `GET …/state` are asked of it. Each answers within 2 s, and the last one
+        /// with `{"state": "running", "backlog": 123, "rate": 45.6}`: running, paused or mixed; backlog and rate where they are known.
+        /// Pause and resume may be asked for twice, and are once a second until the state is as asked for. After the cut a resume
+        /// says where green's writer is: `{"writer": {"host": "10.1.2.3", "port": 5432}}`.
         base_url: String,
     },
     /// Anything that programs on this machine can pause.
     Command {
         /// What it is called in plans, logs and metrics.
         name: String,
-        /// Program and arguments that print `{"state": "running", "backlog": 123, "rate": 45.6}`.
+        /// Program and arguments that print `{"state": "running", "backlog": 123, "rate": 45.6}`: running, paused or mixed; backlog and
+        /// rate where they are known.
         observe: Vec<String>,
         /// Program and arguments that pause it; may be run twice.
         pause: Vec<String>,

@@ -1,6 +1,7 @@
 //! The whole plan, played: well, with everything lost and failing everywhere, and against the troubles AWS is known for.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine::{Alarm, Fact, FailureClass, Outcome, testing};
 use proto::job::{JobFailure, JobFailureClass, JobKind};
@@ -427,6 +428,34 @@ async fn an_agent_whose_pause_is_over_unwinds_before_the_cut_at_once_and_goes_on
         let expected: &[FailureClass] = if on == Side::Blue { &[FailureClass::Permanent] } else { &[] };
         assert_eq!(classes, expected, "one attempt, not several");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unwinding_after_an_attempt_at_the_cut_wishes_for_no_pause_that_is_over() {
+    use proto::{
+        intent::{GateWish, IngestionWish, Refusal},
+        side::Side,
+    };
+    let stage = Stage::new(clock());
+    let mut long = spec();
+    long.ingestion.pause = crate::spec::PauseFor::Replication;
+    // The cap is reached in the first hold for the cut, and only a wish to run begins a new one.
+    let over = AtomicBool::new(false);
+    stage.agents.opinion(move |intent| {
+        let cutting = intent.gate == GateWish::Hold && intent.targets.green.is_some();
+        match intent.ingestion {
+            IngestionWish::Running => over.store(false, Ordering::SeqCst),
+            IngestionWish::Paused { .. } if cutting => over.store(true, Ordering::SeqCst),
+            IngestionWish::Paused { .. } => {}
+        }
+        match over.load(Ordering::SeqCst) && intent.targets.serving == Side::Blue {
+            true => Err(Refusal { reason: "the ingestion pause reached its cap".into(), pause_over: true }),
+            false => Ok(()),
+        }
+    });
+    let played = testing::play(stage.scene(long)).await;
+    ended(&played, Outcome::Unwound);
+    assert!(!stage.aws.calls().into_iter().any(|call| call.operation == "SwitchoverBlueGreenDeployment"));
 }
 
 #[tokio::test(start_paused = true)]

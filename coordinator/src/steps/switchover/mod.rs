@@ -105,7 +105,8 @@ impl Step<Upgrade> for Switchover {
 
     async fn undo(&self, cx: &Context<'_>) -> Result<(), Failure> {
         let sides = Sides::of(cx)?;
-        publish(cx, replicating_wish(cx.spec(), sides.targets(Side::Blue)), SETTLE).await?;
+        // Ingestion runs from here on: a pause that has reached its cap would be refused, however often it were wished again.
+        publish(cx, Wish::calm(sides.targets(Side::Blue)), SETTLE).await?;
         // An abort interrupts the attempt before what it ended has run again.
         match resubmit(cx, Side::Blue).await {
             Err(failure) if matches!(failure.class, FailureClass::Permanent | FailureClass::NeedsOperator) => {
