@@ -1,7 +1,7 @@
 //! The whole plan, played: well, with everything lost and failing everywhere, and against the troubles AWS is known for.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use engine::{Alarm, Fact, FailureClass, Outcome, testing};
 use proto::job::{JobFailure, JobFailureClass, JobKind};
@@ -434,24 +434,35 @@ async fn an_agent_whose_pause_is_over_unwinds_before_the_cut_at_once_and_goes_on
 async fn an_unwinding_after_an_attempt_at_the_cut_wishes_for_no_pause_that_is_over() {
     use proto::{
         intent::{GateWish, IngestionWish, Refusal},
-        side::Side,
+        jobs::{Resubmit, Resubmitted},
     };
     let stage = Stage::new(clock());
     let mut long = spec();
     long.ingestion.pause = crate::spec::PauseFor::Replication;
-    // The cap is reached in the first hold for the cut, and only a wish to run begins a new one.
-    let over = AtomicBool::new(false);
-    stage.agents.opinion(move |intent| {
-        let cutting = intent.gate == GateWish::Hold && intent.targets.green.is_some();
-        match intent.ingestion {
-            IngestionWish::Running => over.store(false, Ordering::SeqCst),
-            IngestionWish::Paused { .. } if cutting => over.store(true, Ordering::SeqCst),
-            IngestionWish::Paused { .. } => {}
+    let undoing = Arc::new(AtomicBool::new(false));
+    let (begun, pauses) = (Arc::clone(&undoing), AtomicU32::new(0));
+    stage.agents.opinion(move |intent| match (intent.gate, intent.ingestion) {
+        (GateWish::Hold, _) if intent.targets.green.is_some() => {
+            begun.store(true, Ordering::SeqCst);
+            Err("pgbouncer did not pause".to_owned().into())
         }
-        match over.load(Ordering::SeqCst) && intent.targets.serving == Side::Blue {
-            true => Err(Refusal { reason: "the ingestion pause reached its cap".into(), pause_over: true }),
-            false => Ok(()),
+        // A pause that an undoing begins is over when it asks again: only a wish to run begins another one.
+        (_, IngestionWish::Paused { .. }) if begun.load(Ordering::SeqCst) => {
+            match pauses.fetch_add(1, Ordering::SeqCst) {
+                0 => Ok(()),
+                _ => Err(Refusal { reason: "the ingestion pause reached its cap".into(), pause_over: true }),
+            }
         }
+        (_, IngestionWish::Running) => {
+            pauses.store(0, Ordering::SeqCst);
+            Ok(())
+        }
+        _ => Ok(()),
+    });
+    let mut blue = away::<Resubmit>(|| Resubmitted { verdicts: Vec::new() });
+    stage.agents.answer(move |job: Resubmit| match undoing.load(Ordering::SeqCst) {
+        true => blue(job),
+        false => Ok(Resubmitted { verdicts: Vec::new() }),
     });
     let played = testing::play(stage.scene(long)).await;
     ended(&played, Outcome::Unwound);
