@@ -194,7 +194,10 @@ impl StatusTask {
             }
         };
         let source = match open.source {
-            None => find(&open.conn).await,
+            None => match find(&open.conn).await {
+                Ok(source) => source,
+                Err(_unanswered) => return,
+            },
             known => known,
         };
         let phase = match source {
@@ -202,7 +205,7 @@ impl StatusTask {
             Some(source) => match ask(&open.conn, source).await {
                 Ok(phase) => phase,
                 // It ended in the middle: dialled again at the next look.
-                Err(_) if open.conn.is_closed() => return,
+                Err(error) if !is_answer(&error) => return,
                 // "There is no deployment", or the function went: no row either way.
                 Err(error) => {
                     let error = runtime::supervision::chain(&error);
@@ -241,17 +244,26 @@ impl StatusTask {
     }
 }
 
+/// Did the server refuse what was asked? What an end of the session, or of the server (class 57), cuts off says nothing of the
+/// switchover, and comes before the connection is known to be closed.
+fn is_answer(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| !code.code().starts_with("57"))
+}
+
 /// Which function the server has. One that may not be looked at is none.
-async fn find(conn: &Conn) -> Option<StatusSource> {
+async fn find(conn: &Conn) -> Result<Option<StatusSource>, tokio_postgres::Error> {
     for (source, text) in [
         (StatusSource::FastSwitchoverMetadata, sql::HAS_FAST_SWITCHOVER_METADATA),
         (StatusSource::ShowTopology, sql::HAS_SHOW_TOPOLOGY),
     ] {
-        if conn.query_one_scalar::<bool, _>(text, &[]).await.unwrap_or(false) {
-            return Some(source);
+        match conn.query_one_scalar::<bool, _>(text, &[]).await {
+            Ok(true) => return Ok(Some(source)),
+            Ok(false) => {}
+            Err(error) if is_answer(&error) => {}
+            Err(error) => return Err(error),
         }
     }
-    None
+    Ok(None)
 }
 
 /// The furthest phase of the server's rows; `None` without a row.
