@@ -115,6 +115,14 @@ pub(super) async fn a_successor_undoes_it(subject: &Subject<'_>, name: &str) {
     life.end().await;
 }
 
+/// Answers by these routes until the test's runtime ends.
+async fn serve(routes: Router) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    address
+}
+
 /// A service with the three routes of the kind `http`.
 async fn service() -> (SocketAddr, Arc<AtomicBool>) {
     type Paused = State<Arc<AtomicBool>>;
@@ -126,20 +134,13 @@ async fn service() -> (SocketAddr, Arc<AtomicBool>) {
     let pause = |State(paused): Paused| async move { paused.store(true, Ordering::SeqCst) };
     let resume = |State(paused): Paused| async move { paused.store(false, Ordering::SeqCst) };
     let routes = Router::new().route("/state", get(state)).route("/pause", post(pause)).route("/resume", post(resume));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("its address");
-    let routes = routes.with_state(Arc::clone(&paused));
-    tokio::spawn(async move { axum::serve(listener, routes).await });
-    (address, paused)
+    (serve(routes.with_state(Arc::clone(&paused))).await, paused)
 }
 
 /// Backlog and rate for a system that does not know them, as a program beside it would tell them.
 pub(super) async fn figures(answer: Arc<Mutex<Value>>) -> String {
     let told = |State(answer): State<Arc<Mutex<Value>>>| async move { Json(answer.lock().expect("no panic").clone()) };
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("its address");
-    let routes = Router::new().route("/figures", get(told)).with_state(answer);
-    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let address = serve(Router::new().route("/figures", get(told)).with_state(answer)).await;
     format!("http://{address}/figures")
 }
 
@@ -223,10 +224,7 @@ async fn belated() -> (SocketAddr, Arc<AtomicBool>, [Arc<Semaphore>; 2]) {
     let state =
         move || async move { Json(json!({"state": if seen.load(Ordering::SeqCst) { "paused" } else { "running" }})) };
     let routes = Router::new().route("/state", get(state)).route("/pause", post(pause)).route("/resume", post(resume));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("its address");
-    tokio::spawn(async move { axum::serve(listener, routes).await });
-    (address, paused, [let_go, came])
+    (serve(routes).await, paused, [let_go, came])
 }
 
 /// What was asked of a system and never answered may still be done, after everybody has given it up and released the system.

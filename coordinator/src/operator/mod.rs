@@ -128,10 +128,8 @@ impl Operator {
     /// One upgrade as it stands.
     pub async fn status(&self, id: &str) -> Result<StatusView, Refusal> {
         let mut view = self.status_alone(id).await?;
-        if view.outcome.is_none()
-            && let Some(before) = self.before_soon(id).await?
-        {
-            view.expect(&before);
+        if view.outcome.is_none() {
+            view.expect(self.before_soon(id).await?.as_ref());
         }
         Ok(view)
     }
@@ -140,11 +138,7 @@ impl Operator {
     pub async fn status_beside(&self, id: &str) -> Result<(StatusView, Option<BTreeMap<StepId, Before>>), Refusal> {
         let mut view = self.status_alone(id).await?;
         let before = self.before_soon(id).await?;
-        if view.outcome.is_none()
-            && let Some(before) = &before
-        {
-            view.expect(before);
-        }
+        view.expect(before.as_ref());
         Ok((view, before))
     }
 

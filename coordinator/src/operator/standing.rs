@@ -34,8 +34,9 @@ pub(crate) struct Live {
 }
 
 impl StatusView {
-    /// Puts in what its steps may be expected to take, and what is left of the one at work.
-    pub fn expect(&mut self, before: &BTreeMap<StepId, Before>) {
+    /// Puts in what its steps may be expected to take, and what is left of the one at work, where that is known and it has not ended.
+    pub fn expect(&mut self, before: Option<&BTreeMap<StepId, Before>>) {
+        let Some(before) = before.filter(|_| self.outcome.is_none()) else { return };
         let medians: BTreeMap<_, _> = before.iter().map(|(step, took)| (step.as_str(), took.median_seconds)).collect();
         for step in &mut self.steps {
             step.expected_seconds = medians.get(step.id.as_str()).copied().map(rounded);
