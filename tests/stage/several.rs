@@ -19,6 +19,8 @@ use super::{EVERY, START, Stage, pilot};
 /// What a stage says that has not what is asked for.
 const ONE: &str = "there is one coordinator";
 const FILE: &str = "the store is a file";
+/// For a coordinator to end by itself: less than it would wait for those who do not let go of it.
+const STOPPED: Duration = Duration::from_secs(8);
 /// What a coordinator logs when it takes the lead, and when it has lost it or never had it.
 const LEADS: &str = "this coordinator drives";
 const FOLLOWS: [&str; 4] =
@@ -181,13 +183,13 @@ impl Stage {
     /// Waits until the process of this coordinator (0 or 1) has ended by itself.
     ///
     /// # Errors
-    /// When it has not in a minute, or says that it failed.
+    /// When it has not within eight seconds, though it is followed, or says that it failed.
     pub async fn until_ended(&mut self, number: usize) -> anyhow::Result<()> {
         let (tempo, logs) = (self.tempo.clone(), self.logs());
         let process = self.one_of_two(number)?;
         let look = async || process.ended().ok_or_else(|| "it runs".to_owned());
         let status =
-            tempo.until("its end", Duration::from_millis(20), START, look).await.with_context(|| logs.clone())?;
+            tempo.until("its end", Duration::from_millis(20), STOPPED, look).await.with_context(|| logs.clone())?;
         anyhow::ensure!(status.success(), "it ended with {status}\n{logs}");
         Ok(())
     }

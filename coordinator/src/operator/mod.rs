@@ -294,6 +294,12 @@ impl Operator {
         self.drivers.options().store.watch(&RunId::from(id))
     }
 
+    /// Returns when this coordinator is asked to stop. Who follows is let go then, and goes on at another one, or here after
+    /// the restart; an open stream would keep the program from ending.
+    pub async fn stopping(&self) {
+        self.drivers.options().stop.triggered().await;
+    }
+
     /// The transient progress of an upgrade, if it is driven here now.
     pub fn running(&self, id: &str) -> Option<Running> {
         self.drivers.running(&RunId::from(id))

@@ -130,12 +130,13 @@ impl OperatorRpc for OperatorService {
         self.operator.status(&request.upgrade_id).await.map_err(status)?;
         let (sender, documents) = mpsc::channel(8);
         let (operator, guard) = (self.operator.clone(), self.guard.clone());
-        // Ends when the follower goes, what it showed is good no longer, or the upgrade ends.
+        // Ends when the follower goes, what it showed is good no longer, this coordinator stops, or the upgrade ends.
         tokio::spawn(async move {
             tokio::select! {
-                () = follow(operator, request, sender) => {}
+                () = follow(operator.clone(), request, sender) => {}
                 // It asks again with what it has by then.
                 _why = guard.over(&caller) => {}
+                () = operator.stopping() => {}
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(documents))))
@@ -201,4 +202,43 @@ async fn newest(operator: &Operator, id: &str, next: Seq) -> Result<WatchView, R
     let status = operator.status(id).await?;
     let facts = operator.history(id, next).await?.facts;
     Ok(WatchView { status, facts })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+    use runtime::clock::Clock;
+    use runtime::tls::Peer;
+
+    use super::*;
+    use crate::drivers::tests::{Outside, life};
+    use crate::store::About;
+
+    const CLUSTER: &str = "arn:aws:rds:us-east-1:123456789012:cluster:orders";
+    const SOON: Duration = Duration::from_secs(20);
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_follows_an_upgrade_is_let_go_when_the_coordinator_stops() {
+        let file = std::env::temp_dir().join(format!("pilot-watch-{}.sqlite", uuid::Uuid::now_v7()));
+        let drivers = life(&file, &Outside::default()).await;
+        let (spec, about) = (UpgradeSpec::new(CLUSTER, "16"), About::default());
+        let id = drivers.start(&CLUSTER.parse().unwrap(), spec, &about).await.unwrap();
+        let clock = Clock::system();
+        let guard = Guard::new("us-east-1", clock.clone());
+        let service = OperatorService { operator: Operator::new(drivers.clone()), guard };
+        let mut request = Request::new(WatchRequest { upgrade_id: id.to_string(), from_seq: 0 });
+        let address = ([127, 0, 0, 1], 1).into();
+        request.extensions_mut().insert(Peer { address, secured: false, certificate: None });
+        let mut documents = service.watch(request).await.unwrap().into_inner();
+        assert!(documents.next().await.is_some_and(|document| document.is_ok()), "nothing is shown");
+
+        drivers.options().stop.trigger();
+        let rest = async {
+            while let Some(document) = documents.next().await {
+                document.expect("it is told of no failure");
+            }
+        };
+        clock.timeout(SOON, rest).await.expect("the stream goes on");
+        std::fs::remove_file(&file).unwrap();
+    }
 }

@@ -96,9 +96,15 @@ fn full() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, again, why).into_response()
 }
 
-/// Until its time is over, what the visitor showed is good no longer, or the browser goes.
+/// Until its time is over, what the visitor showed is good no longer, this coordinator stops, or the browser goes.
 fn answer<S: Subject>(watcher: Watcher, subject: S, visitor: Visitor) -> Response {
-    let over = async move { visitor.guard.over(&visitor.caller).await };
+    let operator = watcher.operator.clone();
+    let over = async move {
+        tokio::select! {
+            _why = visitor.guard.over(&visitor.caller) => {}
+            () = operator.stopping() => {}
+        }
+    };
     let events = events(watcher, subject).take_until(Box::pin(over));
     Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(10))).into_response()
 }

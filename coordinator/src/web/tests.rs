@@ -315,6 +315,29 @@ async fn of_live_pages_one_more_than_may_be_is_told_so_and_metrics_are_answered(
     clock.timeout(SOON, free).await.expect("its place is free again");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_page_is_let_go_when_the_coordinator_stops() {
+    let scene = scene(None, 8).await;
+    let mut pages = Vec::new();
+    for live in ["/live".to_owned(), format!("/upgrades/{}/live", scene.id)] {
+        let mut page = BufReader::new(TcpStream::connect(scene.page).await.unwrap());
+        let request = format!("GET {live} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", scene.page);
+        page.write_all(request.as_bytes()).await.unwrap();
+        let mut line = String::new();
+        while !line.starts_with("data: ") {
+            line.clear();
+            assert!(page.read_line(&mut line).await.unwrap() > 0, "{live} has ended");
+        }
+        pages.push((live, page));
+    }
+    scene.drivers.options().stop.trigger();
+    for (live, mut page) in pages {
+        let mut rest = Vec::new();
+        let ended = Clock::system().timeout(SOON, page.read_to_end(&mut rest)).await;
+        ended.unwrap_or_else(|_| panic!("{live} goes on")).unwrap();
+    }
+}
+
 /// Everything that comes from databases, agents, people and AWS.
 fn hostile() -> One {
     let mut json = serde_json::to_value(testing::view()).unwrap();
