@@ -1,9 +1,11 @@
 //! What a step may touch: three ports (RDS, CloudWatch, the cluster's agents) and the clock. And [`Upgrade`], which tells
 //! the engine what it is used for.
 //!
-//! A step reaches nothing else: no store, no socket, no file. `fake.rs` beside this gives steps' tests scripted agents.
+//! A step reaches nothing else: no store, no socket, no file. `fake.rs` beside this gives steps' tests scripted agents, `healthy.rs`
+//! what they say where all is well.
 
 pub mod fake;
+pub mod healthy;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -20,12 +20,8 @@ use agent::{
     spool::{Disk, Spool, Work},
     state::Shared,
 };
-use proto::{
-    intent::Intent,
-    lsn::Lsn,
-    report::{MarkerDelay, OldSide, SchemaWatch, Slot, Slots},
-    side::Side,
-};
+use coordinator::world::healthy;
+use proto::{intent::Intent, side::Side};
 use runtime::{
     shutdown::Stop,
     supervision::{Ready, Supervisor, Task, TaskError},
@@ -202,38 +198,16 @@ impl Eyes {
 
     fn picture(&self) {
         let now = self.shared.clock.mono();
-        let slot = |name: &str| Slot {
-            name: name.into(),
-            database: Some(name.into()),
-            logical: true,
-            active: true,
-            of_deployment: true,
-            confirmed_flush: Some(Lsn::new(9)),
-            lag_bytes: Some(0),
-            retained_bytes: Some(100),
-            wal_status: Some("reserved".into()),
-        };
-        let slots = vec![slot("rds_a"), slot("rds_b")];
         let reaches = |side| self.world.reaches(self.agent, side);
         let (both, switched) = (reaches(Side::Blue) && reaches(Side::Green), self.world.switched());
         self.shared.picture(|pictures| {
             if both {
-                let slots = Slots { age_ms: 0, current: Lsn::new(99), slots, xmin_age: Some(7), free_bytes: None };
-                pictures.slots = Some((now, slots));
-                let marker = MarkerDelay { age_ms: 0, max_ms: Some(8), pending_ms: None, databases: Vec::new() };
-                pictures.marker = Some((now, marker));
-                pictures.schema = Some((now, SchemaWatch { age_ms: 0, differences: Vec::new() }));
+                pictures.slots = Some((now, healthy::slots()));
+                pictures.marker = Some((now, healthy::marker()));
+                pictures.schema = Some((now, healthy::schema()));
             }
             if switched && reaches(Side::Blue) {
-                let old = OldSide {
-                    age_ms: 0,
-                    read_only: true,
-                    clients: Vec::new(),
-                    last_client_ms: None,
-                    watched_ms: 60_000,
-                    write_commits: 0,
-                };
-                pictures.old_side = Some((now, old));
+                pictures.old_side = Some((now, healthy::old_side()));
             }
         });
     }

@@ -19,7 +19,7 @@ use tokio_postgres::Row;
 use super::{
     JobCx,
     memory::{keep, warm},
-    servers::{Role, Session, address_list, count, each, identity, sql},
+    servers::{Role, Session, address_list, each, identity, seen, sql},
     statement,
 };
 use crate::pg::catalog;
@@ -102,24 +102,7 @@ async fn list(admin: &Session, allowed: &[String]) -> Result<Vec<Candidate>, Job
 }
 
 fn candidate(row: &Row) -> Candidate {
-    let query: String = row.get(10);
-    Candidate {
-        seen: Seen {
-            pid: row.get(0),
-            database: row.get(1),
-            user: row.get(2),
-            application: row.get(3),
-            client: row.get(4),
-            state: row.get(5),
-            backend_start: row.get(6),
-            xact_start: row.get(7),
-            age_ms: count(row.get::<_, Option<i64>>(11).unwrap_or(0)),
-            command: statement::first_word(&query),
-        },
-        query_start: row.get(8),
-        xid: row.get(9),
-        query,
-    }
+    Candidate { seen: seen(row), query: row.get(8), query_start: row.get(10), xid: row.get(11) }
 }
 
 enum Fate {

@@ -6,14 +6,12 @@ use std::collections::BTreeMap;
 use proto::{
     job::JobFailure,
     jobs::{Database, Extension, ForeignServer, Inspect, Inspection, Table},
-    report::Session as Seen,
 };
 use tokio_postgres::Row;
 
 use super::{
     JobCx, cron, partman,
-    servers::{Session, count, in_every_database, sql, writer},
-    statement,
+    servers::{Session, count, in_every_database, seen, sql, writer},
 };
 use crate::pg::catalog;
 
@@ -69,25 +67,10 @@ async fn server(session: &Session) -> Result<Inspection, JobFailure> {
         sequences: 0,
         missing_rights: texts(session, catalog::MISSING_SERVER_RIGHTS).await?,
         missing_queries: Vec::new(),
-        old_transactions: old.iter().map(transaction).collect(),
+        old_transactions: old.iter().map(seen).collect(),
         leftover_schemas: Vec::new(),
         foreign_servers: Vec::new(),
     })
-}
-
-fn transaction(row: &Row) -> Seen {
-    Seen {
-        pid: row.get(0),
-        database: row.get(1),
-        user: row.get(2),
-        application: row.get(3),
-        client: row.get(4),
-        state: row.get(5),
-        backend_start: row.get(6),
-        xact_start: row.get(7),
-        age_ms: count(row.get::<_, Option<i64>>(9).unwrap_or(0)),
-        command: statement::first_word(row.get(8)),
-    }
 }
 
 struct Part {

@@ -15,13 +15,15 @@ use std::{
 
 use proto::{
     job::{JobFailure, JobFailureClass},
+    report::Session as Seen,
     side::{ServerSaid, Side, SideIdentity},
 };
-use tokio_postgres::error::SqlState;
+use tokio_postgres::{Row, error::SqlState};
 
 use super::{
     JobCx, codes, failure,
     memory::{keep, warm},
+    statement,
 };
 use crate::pg::{Conn, ConnectError, catalog, connect::Limits};
 
@@ -182,6 +184,22 @@ pub async fn databases(cx: &JobCx, side: &SideIdentity) -> Result<Vec<String>, J
 /// A count of the server's, which is never negative.
 pub fn count(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
+}
+
+/// A session, as `CANDIDATE_SESSIONS` and `OLD_TRANSACTIONS` begin to tell of it: who, and never what.
+pub fn seen(row: &Row) -> Seen {
+    Seen {
+        pid: row.get(0),
+        database: row.get(1),
+        user: row.get(2),
+        application: row.get(3),
+        client: row.get(4),
+        state: row.get(5),
+        backend_start: row.get(6),
+        xact_start: row.get(7),
+        age_ms: count(row.get::<_, Option<i64>>(9).unwrap_or(0)),
+        command: statement::first_word(row.get(8)),
+    }
 }
 
 /// Turns a driver's error into a failure, by its SQLSTATE.

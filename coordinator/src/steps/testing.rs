@@ -11,8 +11,7 @@ use proto::{
     intent::GateWish,
     job::JobFailure,
     jobs::*,
-    lsn::Lsn,
-    report::{Controller, IngestionState, MarkerDelay, OldSide, Outcome, Report, SchemaWatch, Seen, Slot, Slots},
+    report::{Controller, IngestionState, Outcome, Report, Seen},
     side::{ServerSaid, Side},
 };
 use runtime::clock::Clock;
@@ -25,7 +24,11 @@ use crate::{
         fake::{Fake, NewCluster, Picture, Timings},
     },
     spec::{CleanupPolicy, RebootPolicy, UpgradeSpec},
-    world::{Upgrade, World, fake::FakeAgents},
+    world::{
+        Upgrade, World,
+        fake::FakeAgents,
+        healthy::{self, Healthy},
+    },
 };
 
 pub(crate) const CLUSTER: &str = "orders";
@@ -151,11 +154,11 @@ impl Stage {
             .answer(move |_: Inspect| Ok(inspecting.inspection()))
             .answer(move |_: InstallSchema| {
                 install();
-                Ok(SchemaInstalled { databases: vec!["orders".into(), "billing".into()] })
+                Ok(InstallSchema::healthy())
             })
             .answer(move |_: RemoveSchema| {
                 remove();
-                Ok(SchemaRemoved { databases: vec!["orders".into(), "billing".into()], kept: Vec::new() })
+                Ok(RemoveSchema::healthy())
             })
             .answer(move |body: SetReplicaIdentity| {
                 identities.databases().identity_full = body.full.clone();
@@ -163,19 +166,19 @@ impl Stage {
             })
             .answer(move |_: Quiesce| {
                 quiet();
-                Ok(Quiesced { cron_jobs: 2, partition_sets: 1, partitions_made: 3, covered_until: None })
+                Ok(Quiesce::healthy())
             })
             .answer(move |_: Unquiesce| {
                 loud();
-                Ok(Unquiesced { cron_jobs: 2, partition_sets: 1, rows_in_default: Vec::new() })
+                Ok(Unquiesce::healthy())
             })
             .answer(move |_: Vacuum| {
                 vacuumed();
-                Ok(Vacuumed { tables: 4, full: 0, reindexed: 0, slowest: Vec::new() })
+                Ok(Vacuum::healthy())
             })
             .answer(move |_: Resubmit| {
                 resubmitted();
-                Ok(Resubmitted { verdicts: Vec::new() })
+                Ok(Resubmit::healthy())
             })
             .answer(move |_: Identify| identifying.identify());
         self.answer_readings();
@@ -184,62 +187,21 @@ impl Stage {
     fn answer_readings(&self) {
         let leftovers = self.clone();
         self.agents
-            .answer(|_: CheckStatistics| {
-                Ok(StatisticsChecked { tables: 4, without: Vec::new(), extended_without: Vec::new() })
-            })
-            .answer(|_: CompareSchema| {
-                let (extensions, settings) = (Vec::new(), Vec::new());
-                Ok(SchemaDifferences { objects: 9, differences: Vec::new(), extensions, settings })
-            })
-            .answer(|_: Compare| {
-                Ok(Compared { tables: Vec::new(), queries: Vec::new(), unproven: Vec::new(), rounds: 1 })
-            })
-            .answer(|_: Marker| Ok(MarkerSeen { databases: vec![("orders".into(), 12), ("billing".into(), 14)] }))
-            .answer(|_: EndSessions| Ok(SessionsEnded { ended: Vec::new(), remaining: Vec::new() }))
-            .answer(|_: CheckSequences| Ok(SequencesChecked { sequences: 3, raised: Vec::new() }))
-            .answer(|_: UpdateExtensions| Ok(Vec::new()))
-            .answer(|_: TestExtensions| Ok(Vec::new()))
-            .answer(|_: LedgerStatus| Ok(LedgerState { open_verdicts: 0, rows: 0 }))
+            .answer(|_: CheckStatistics| Ok(CheckStatistics::healthy()))
+            .answer(|_: CompareSchema| Ok(CompareSchema::healthy()))
+            .answer(|_: Compare| Ok(Compare::healthy()))
+            .answer(|_: Marker| Ok(Marker::healthy()))
+            .answer(|_: EndSessions| Ok(EndSessions::healthy()))
+            .answer(|_: CheckSequences| Ok(CheckSequences::healthy()))
+            .answer(|_: UpdateExtensions| Ok(UpdateExtensions::healthy()))
+            .answer(|_: TestExtensions| Ok(TestExtensions::healthy()))
+            .answer(|_: LedgerStatus| Ok(LedgerStatus::healthy()))
             .answer(move |_: FindLeftovers| Ok(leftovers.leftovers()));
     }
 
     pub(crate) fn inspection(&self) -> Inspection {
         let writer = InstanceId::from("orders-1");
-        let booted = |name: &str| self.aws.booted_with(&writer, name);
-        let logical = booted("rds.logical_replication").as_deref() == Some("1");
-        let number = |name: &str, default: &str| (name.to_owned(), booted(name).unwrap_or_else(|| default.to_owned()));
-        let settings = [
-            ("wal_level".to_owned(), if logical { "logical" } else { "replica" }.to_owned()),
-            number("max_replication_slots", "10"),
-            number("max_wal_senders", "10"),
-            number("max_logical_replication_workers", "4"),
-            number("max_worker_processes", "8"),
-        ];
-        let database = |name: &str| Database { name: name.into(), bytes: 1, tables: 2, extensions: Vec::new() };
-        Inspection {
-            said: said(14),
-            version: "14.12".into(),
-            databases: vec![database("orders"), database("billing")],
-            settings: settings.into(),
-            tables_without_identity: Vec::new(),
-            unlogged_tables: Vec::new(),
-            large_objects: Vec::new(),
-            foreign_slots: Vec::new(),
-            foreign_publications: Vec::new(),
-            foreign_subscriptions: Vec::new(),
-            prepared_transactions: Vec::new(),
-            read_only_overrides: Vec::new(),
-            materialized_views: Vec::new(),
-            view_refreshers: Vec::new(),
-            replica_triggers: Vec::new(),
-            event_triggers: Vec::new(),
-            sequences: 3,
-            missing_rights: Vec::new(),
-            missing_queries: Vec::new(),
-            old_transactions: Vec::new(),
-            leftover_schemas: Vec::new(),
-            foreign_servers: Vec::new(),
-        }
+        healthy::inspection(said(14), |name| self.aws.booted_with(&writer, name))
     }
 
     fn identify(&self) -> Result<Identified, JobFailure> {
@@ -251,8 +213,7 @@ impl Stage {
 
     fn leftovers(&self) -> Vec<Leftover> {
         let left = self.aws.snapshot_of_world().names().any(|name| name.starts_with("deployment "));
-        let slot = Leftover { kind: "slot".into(), name: "rds_1".into(), database: None, retained_bytes: Some(7) };
-        if left { vec![slot] } else { Vec::new() }
+        if left { vec![healthy::leftover()] } else { Vec::new() }
     }
 
     /// What the agents see now.
@@ -261,22 +222,10 @@ impl Stage {
             let outcome = Outcome::Answered { side: Some(side), said: said(major), wrote };
             Some(Seen { age_ms: 1, outcome })
         };
-        let slot = |name: &str| Slot {
-            name: name.into(),
-            database: Some(name.into()),
-            logical: true,
-            active: true,
-            of_deployment: true,
-            confirmed_flush: Some(Lsn::new(9)),
-            lag_bytes: Some(0),
-            retained_bytes: Some(100),
-            wal_status: Some("reserved".into()),
-        };
-        let slots = vec![slot("rds_a"), slot("rds_b")];
         let mut report = Report { stance: "obey".into(), ..Report::default() };
-        report.slots = Some(Slots { age_ms: 1, current: Lsn::new(99), slots, xmin_age: Some(7), free_bytes: None });
-        report.marker = Some(MarkerDelay { age_ms: 1, max_ms: Some(8), pending_ms: None, databases: Vec::new() });
-        report.schema = Some(SchemaWatch { age_ms: 1, differences: Vec::new() });
+        report.slots = Some(healthy::slots());
+        report.marker = Some(healthy::marker());
+        report.schema = Some(healthy::schema());
         report.ingestion = vec![Controller {
             name: "loader".into(),
             kind: "http".into(),
@@ -290,10 +239,7 @@ impl Stage {
             report.probe.production = seen(Side::Green, 16, true);
             report.probe.green = seen(Side::Green, 16, true);
             report.probe.green_took_write = true;
-            let (clients, write_commits) = (Vec::new(), 0);
-            let watched_ms = 60_000;
-            report.old_side =
-                Some(OldSide { age_ms: 1, read_only: true, clients, last_client_ms: None, watched_ms, write_commits });
+            report.old_side = Some(healthy::old_side());
         } else {
             report.probe.production = seen(Side::Blue, 14, true);
             report.probe.blue_writes_in_a_row = 5;

@@ -2,8 +2,8 @@
 
 /// Client sessions inside a transaction, ours, RDS's and the allow-listed ($1) left out. The age is in milliseconds.
 pub const CANDIDATE_SESSIONS: &str = "select a.pid, a.datname::text, a.usename::text, coalesce(a.application_name, ''), host(a.client_addr),
-      coalesce(a.state, ''), a.backend_start, a.xact_start, a.query_start, a.backend_xid::text, coalesce(a.query, ''),
-      (extract(epoch from clock_timestamp() - a.xact_start) * 1000)::bigint
+      coalesce(a.state, ''), a.backend_start, a.xact_start, coalesce(a.query, ''),
+      (extract(epoch from clock_timestamp() - a.xact_start) * 1000)::bigint, a.query_start, a.backend_xid::text
       from pg_stat_activity a where a.backend_type = 'client backend' and a.xact_start is not null and a.pid <> pg_backend_pid()
         and a.usename <> current_user and a.usename !~ '^rds' and coalesce(a.application_name, '') <> all($1::text[])";
 

@@ -92,11 +92,7 @@ impl LoadClient {
         let mut n = 0_u64;
         while !self.stop.is_cancelled() {
             let began = self.tempo.at();
-            let open = match session.take().filter(|session| !session.is_closed()) {
-                Some(open) => Ok(open),
-                None => self.login.open(&self.tempo, CONNECT).await,
-            };
-            let open = match open {
+            let open = match self.login.kept_or_open(session.take(), &self.tempo, CONNECT).await {
                 Ok(open) => open,
                 Err(miss) => {
                     self.tally.unconnected(&miss.code);

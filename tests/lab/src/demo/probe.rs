@@ -86,11 +86,7 @@ impl ProbeClient {
         let mut session: Option<Session> = None;
         let mut n = 0_u64;
         while !stop.is_cancelled() {
-            let open = match session.take().filter(|session| !session.is_closed()) {
-                Some(open) => Ok(open),
-                None => self.login.open(&self.tempo, CONNECT).await,
-            };
-            let open = match open {
+            let open = match self.login.kept_or_open(session.take(), &self.tempo, CONNECT).await {
                 Ok(open) => open,
                 Err(miss) => {
                     self.tally.unconnected(&miss.code);

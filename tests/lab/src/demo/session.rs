@@ -47,6 +47,14 @@ impl Login {
         }
     }
 
+    /// The session that was kept while it lives, else a new one.
+    pub async fn kept_or_open(&self, kept: Option<Session>, tempo: &Tempo, limit: Duration) -> Result<Session, Miss> {
+        match kept.filter(|session| !session.is_closed()) {
+            Some(session) => Ok(session),
+            None => self.open(tempo, limit).await,
+        }
+    }
+
     /// Connects, waiting at most `limit`.
     pub async fn open(&self, tempo: &Tempo, limit: Duration) -> Result<Session, Miss> {
         let found = match &self.names {
