@@ -20,7 +20,7 @@ fn start(folder: &Path, also: &str) -> anyhow::Result<[Process; 2]> {
     let store = pilot::file_store(folder);
     let coordinator = pilot::coordinator_config(folder, "coordinator", anywhere, &store, (9, 4, 3), None);
     let arn = "arn:aws:rds:us-east-1:123456789012:cluster:orders";
-    let agent = pilot::agent_config(folder, "agent-1", arn, "http://127.0.0.1:1", "nobody", None);
+    let agent = pilot::agent_config(folder, "agent-1", arn, "http://127.0.0.1:1", "nobody", None, None);
     std::fs::write(folder.join("agent-1.password"), "x")?;
     let run = |program: &Path, verb: &[&str], name: &str, config: String| {
         let file = folder.join(format!("{name}.toml"));

@@ -1,6 +1,7 @@
 //! Whole upgrades with the real binaries, on real servers. One at a time: each fills the machine.
 
 mod abort;
+mod certificates;
 mod cli;
 mod coordinators;
 mod crash;

@@ -95,6 +95,8 @@ pub struct Setting {
     pub trapped: bool,
     /// Whether all connections are TLS, with certificates that `pilot agents enrol` issues.
     pub tls: bool,
+    /// Whether agents reach the databases by TLS, and how much later than the names the servers' certificates change.
+    pub database_tls: Option<Duration>,
     /// What else stands in the coordinator's configuration; `{folder}` is the stage's.
     pub configured: String,
     /// Whether each agent reaches the coordinator over a cable of its own, which a test can cut. For one coordinator.
@@ -120,6 +122,7 @@ impl Default for Setting {
             shared: false,
             trapped: false,
             tls: false,
+            database_tls: None,
             configured: String::new(),
             cables: false,
         }

@@ -33,7 +33,8 @@ impl Stage {
         std::fs::create_dir_all(&folder)?;
         let delay_of = |client: &str| setting.resolver_delays.get(client).copied();
         let resolver_delay = delay_of("default").unwrap_or_default();
-        let settings = Settings { timings: setting.timings.clone(), resolver_delay, ..Settings::default() };
+        let (timings, tls) = (setting.timings.clone(), setting.database_tls);
+        let settings = Settings { timings, resolver_delay, tls, ..Settings::default() };
         let lab = Lab::start(settings).await?;
         let settings = run::cluster_settings(CLUSTER, setting.from, setting.readers, setting.extensions);
         let settings = (setting.shape)(settings);
@@ -167,7 +168,8 @@ impl Stage {
         let cluster = cluster.unwrap_or(&self.cluster.arn);
         let (url, user) = (self.coordinator_of(self.agents.len()), role::NAME);
         let shown = self.tls.as_ref().map(|tls| tls.join("agents"));
-        let mut text = pilot::agent_config(&self.folder, id, cluster, &url, user, shown.as_deref());
+        let (shown, trusted) = (shown.as_deref(), self.lab.authority());
+        let mut text = pilot::agent_config(&self.folder, id, cluster, &url, user, shown, trusted);
         if let (Some(service), true) = (&self.service, self.agents.is_empty()) {
             let url = service.base_url();
             text += &format!("[[ingestion]]\nname = \"orders-service\"\nkind = \"http\"\nbase_url = \"{url}\"\n");

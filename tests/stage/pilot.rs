@@ -299,7 +299,7 @@ fn protection(tls: Option<&Path>) -> String {
     }
 }
 
-/// One agent's configuration, without its ingestion systems.
+/// One agent's configuration, without its ingestion systems. `trusted`: the authority of the databases, which take TLS then.
 #[must_use]
 pub fn agent_config(
     folder: &Path,
@@ -308,12 +308,17 @@ pub fn agent_config(
     coordinator: &str,
     user: &str,
     tls: Option<&Path>,
+    trusted: Option<&Path>,
 ) -> String {
+    let databases = match trusted {
+        Some(file) => format!("tls_ca_file = {}", quoted(file)),
+        None => "tls = \"disable\"".to_owned(),
+    };
     let own = |suffix: &str| quoted(&folder.join(format!("{id}.{suffix}")));
     format!(
         "agent_id = \"{id}\"\ncluster = \"{cluster}\"\ncoordinator = \"{coordinator}\"\nstate_file = {}\n\
          admin_listen = \"127.0.0.1:0\"\nadmin_address_file = {}\nhost_suffixes = [\"127.0.0.0/8\", \".rds.amazonaws.com\"]\n{}\
-         [database]\nuser = \"{user}\"\npassword_file = {}\ntls = \"disable\"\n\
+         [database]\nuser = \"{user}\"\npassword_file = {}\n{databases}\n\
          [[query]]\nname = \"orders_total\"\ndatabase = \"orders\"\nsql = \"select count(*), sum(amount) from public.orders\"\n",
         own("sqlite"),
         own("admin"),

@@ -5,7 +5,6 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     ops::{Deref, DerefMut},
-    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -15,7 +14,10 @@ use proto::{
     intent::Targets,
     side::{Endpoint, Member, ServerSaid, Side, SideIdentity},
 };
-use runtime::clock::{Clock, Mono};
+use runtime::{
+    clock::{Clock, Mono},
+    tls::Group,
+};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{sync::mpsc, task::AbortHandle};
 use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage, config::SslMode};
@@ -132,6 +134,8 @@ struct Inner {
     hosts: Vec<HostRule>,
     password: Password,
     tls: Option<MakeRustlsConnect>,
+    /// Hosts that were dialled. At a switchover names move among the cluster's servers, and certificates follow later.
+    names: Group,
     /// Where a recorded member was found first, by its resource id: names move at a switchover, servers do not.
     addresses: Mutex<HashMap<String, IpAddr>>,
 }
@@ -165,9 +169,13 @@ impl Default for Limits {
 impl Dialer {
     /// Fails when the certificates to trust cannot be loaded; needs [`runtime::crypto::install`] before.
     pub fn new(database: &Database, hosts: Vec<HostRule>, clock: Clock) -> Result<Dialer, ConnectError> {
+        let names = Group::default();
         let tls = match database.tls {
             Tls::Disable => None,
-            Tls::VerifyFull => Some(verifying(database.tls_ca_file.as_deref())?),
+            Tls::VerifyFull => {
+                let trust = names.trusting(database.tls_ca_file.as_deref());
+                Some(MakeRustlsConnect::new(trust.map_err(|what| ConnectError::Certificates { what })?))
+            }
         };
         Ok(Dialer(Arc::new(Inner {
             password: Password::new(database),
@@ -176,6 +184,7 @@ impl Dialer {
             clock,
             hosts,
             tls,
+            names,
             addresses: Mutex::default(),
         })))
     }
@@ -386,7 +395,8 @@ impl Dialer {
         Err(ConnectError::HostNotAllowed { host: host.to_owned() })
     }
 
-    /// Connects to `address`, verifying the certificate against `host`, and asks the server who it is.
+    /// Connects to `address`, verifying the certificate against `host` and the other hosts of the cluster that were dialled, and
+    /// asks the server who it is.
     async fn dial_at(
         &self,
         host: &str,
@@ -398,6 +408,7 @@ impl Dialer {
         if self.0.tls.is_none() && !address.is_loopback() {
             return Err(ConnectError::TlsRequired { host: host.to_owned() });
         }
+        self.0.names.add(host);
         let password = self.0.password.get(&self.0.clock).await?;
         let mut config = tokio_postgres::Config::new();
         config
@@ -569,17 +580,6 @@ async fn resolve(clock: &Clock, host: &str, port: u16, limit: Duration) -> Resul
     let found = clock.timeout(limit, tokio::net::lookup_host((host, port))).await;
     let found = found.map_err(|_| ConnectError::Timeout { host: host.to_owned(), limit })?;
     Ok(found.map_err(failed)?.map(|address| address.ip()).collect())
-}
-
-fn verifying(ca_file: Option<&Path>) -> Result<MakeRustlsConnect, ConnectError> {
-    let failed = |what: String| ConnectError::Certificates { what };
-    let Some(path) = ca_file else {
-        return match MakeRustlsConnect::with_native_certs() {
-            Ok((tls, _unreadable)) => Ok(tls),
-            Err(errors) => Err(failed(format!("the system has none ({} errors)", errors.len()))),
-        };
-    };
-    runtime::tls::trusting(path).map(MakeRustlsConnect::new).map_err(failed)
 }
 
 /// Where the password comes from, and the last one a command gave.

@@ -256,6 +256,7 @@ impl Fleet {
             overrides: BTreeMap::new(),
             identity: node.identity,
             smallest: node.smallest,
+            certificate: None,
             closed: false,
         };
         let server = Arc::new(Server::new(node.name, major, folder, self.clone(), conf));

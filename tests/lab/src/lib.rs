@@ -30,6 +30,7 @@ mod aws_driver_test;
 mod by_hand_test;
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 pub use crate::clock::LabClock;
@@ -157,6 +158,12 @@ impl Lab {
     pub fn resolver(&self, delay: Duration) -> Result<Resolver, LabError> {
         let made = self.cloud.zone().resolver(delay);
         made.map_err(|source| LabError::Open { doing: "making a hosts file".into(), source })
+    }
+
+    /// The authority (PEM) whose certificates the servers show; `None` where the settings ask for no TLS.
+    #[must_use]
+    pub fn authority(&self) -> Option<&Path> {
+        self.cloud.certificates().map(|certificates| certificates.file.as_path())
     }
 
     /// The names that instances have: `orders-1.<zone>.us-east-1.rds.amazonaws.com`.

@@ -36,6 +36,8 @@ pub struct Settings {
     pub faults: Vec<Planned>,
     /// How much later than the zone everybody's resolver knows who asks for none of his own.
     pub resolver_delay: Duration,
+    /// Whether servers take TLS, and how much later than the names a server's certificate changes. `None`: without TLS.
+    pub tls: Option<Duration>,
     /// Who may call beside the administrator, whose keys `Lab::environment` gives.
     pub callers: Vec<Caller>,
 }
@@ -50,6 +52,7 @@ impl Default for Settings {
             clock: ClockMode::Auto,
             faults: Vec::new(),
             resolver_delay: Duration::ZERO,
+            tls: None,
             callers: Vec::new(),
         }
     }

@@ -5,6 +5,7 @@
 
 mod dial;
 mod files;
+mod group;
 mod listen;
 mod names;
 mod oneself;
@@ -12,6 +13,7 @@ mod trust;
 
 pub use dial::{DialError, Way, connect, host, is_loopback_url, refused_by_peer};
 pub use files::{Credentials, TlsError};
+pub use group::Group;
 pub use listen::{Connection, Door, Incoming, Refusal};
 pub use names::{Certificate, Peer};
 pub use oneself::only_oneself;

@@ -10,6 +10,18 @@ use rustls::{ClientConfig, RootCertStore};
 /// # Errors
 /// What is wrong with the file: unreadable, not PEM, not a certificate, or without any.
 pub fn trusting(path: &Path) -> Result<ClientConfig, String> {
+    Ok(ClientConfig::builder().with_root_certificates(roots_of(path)?).with_no_client_auth())
+}
+
+/// Trusts what the system trusts.
+///
+/// # Errors
+/// When the system has no certificates.
+pub fn trusting_as_the_system() -> Result<ClientConfig, String> {
+    Ok(ClientConfig::builder().with_root_certificates(roots_of_the_system()?).with_no_client_auth())
+}
+
+pub(super) fn roots_of(path: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())? {
         let certificate = certificate.map_err(|error| error.to_string())?;
@@ -18,14 +30,10 @@ pub fn trusting(path: &Path) -> Result<ClientConfig, String> {
     if roots.is_empty() {
         return Err(format!("{} holds none", path.display()));
     }
-    Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+    Ok(roots)
 }
 
-/// Trusts what the system trusts.
-///
-/// # Errors
-/// When the system has no certificates.
-pub fn trusting_as_the_system() -> Result<ClientConfig, String> {
+pub(super) fn roots_of_the_system() -> Result<RootCertStore, String> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
@@ -33,5 +41,5 @@ pub fn trusting_as_the_system() -> Result<ClientConfig, String> {
         let why = found.errors.first().map_or("it has none".to_owned(), ToString::to_string);
         return Err(format!("the system's certificates cannot be read: {why}"));
     }
-    Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+    Ok(roots)
 }

@@ -4,6 +4,7 @@
 mod account;
 mod blue_green;
 mod catalogue;
+mod certificates;
 mod clusters;
 pub(crate) mod create;
 mod deletion;
@@ -51,6 +52,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::LabError;
 use crate::clock::LabClock;
+use crate::cloud::certificates::Certificates;
 use crate::cloud::requests::Requests;
 use crate::cloud::state::State;
 use crate::faults::Faults;
@@ -74,6 +76,7 @@ struct Inner {
     state: Mutex<State>,
     fleet: OnceCell<Fleet>,
     zone: Zone,
+    certificates: Option<Certificates>,
     resolver: Resolver,
     work_dir: PathBuf,
     own_work_dir: bool,
@@ -110,6 +113,11 @@ impl Cloud {
         });
         let (zone, resolver) =
             named.map_err(|source| LabError::Open { doing: "making the hosts file".into(), source })?;
+        let certificates = settings.tls.map(|delay| Certificates::open(&work_dir, delay)).transpose();
+        let certificates = certificates.map_err(|error| LabError::Open {
+            doing: "making the authority of the certificates".into(),
+            source: std::io::Error::other(error),
+        })?;
         let clock = LabClock::new(settings.clock);
         let callers = Callers::new(&settings.callers);
         let cloud = Self(Arc::new(Inner {
@@ -122,6 +130,7 @@ impl Cloud {
             state: Mutex::default(),
             fleet: OnceCell::new(),
             zone,
+            certificates,
             resolver,
             work_dir,
             own_work_dir,
@@ -152,6 +161,10 @@ impl Cloud {
     }
 
     /// The names.
+    pub(crate) fn certificates(&self) -> Option<&Certificates> {
+        self.0.certificates.as_ref()
+    }
+
     pub(crate) fn zone(&self) -> &Zone {
         &self.0.zone
     }

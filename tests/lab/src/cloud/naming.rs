@@ -23,6 +23,7 @@ impl Cloud {
         });
         let leaving = state.deployments.values().map(|d| (d.identifier.clone(), Some(d.leaving.clone())));
         self.zone().publish(clusters.chain(leaving).collect::<BTreeMap<_, _>>());
+        self.certify(&state);
     }
 
     /// Lets the names of these clusters follow the account, all at the same moment.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::process;
 use crate::status::{self, Identity};
@@ -21,6 +21,8 @@ pub(crate) struct Conf {
     pub(crate) overrides: BTreeMap<String, String>,
     pub(crate) identity: Identity,
     pub(crate) smallest: bool,
+    /// Certificate and key, when it takes TLS.
+    pub(crate) certificate: Option<(PathBuf, PathBuf)>,
     /// Whether clients are refused at the door (replication and the lab's own sessions are not).
     pub(crate) closed: bool,
 }
@@ -55,6 +57,11 @@ impl Conf {
         put("unix_socket_directories", &self.sockets);
         put("log_directory", &self.logs);
         put("fsync", if self.fsync { "on" } else { "off" });
+        if let Some((certificate, key)) = &self.certificate {
+            put("ssl", "on");
+            put("ssl_cert_file", &certificate.display().to_string());
+            put("ssl_key_file", &key.display().to_string());
+        }
         put("wal_level", if self.is_logical() { "logical" } else { "replica" });
         for (name, value) in self.parameters.iter().chain(&self.overrides) {
             if name != "rds.logical_replication" {

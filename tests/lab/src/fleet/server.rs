@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -175,6 +176,21 @@ impl Server {
             Some(value) => drop(conf.overrides.insert(name.to_owned(), value.to_owned())),
             None => drop(conf.overrides.remove(name)),
         })
+    }
+
+    /// Gives it a certificate with its key (PEM), which it shows after [`Server::reload`]. Until the first it takes no TLS.
+    pub(crate) fn certify(&self, certificate: &str, key: &str) -> Result<(), Error> {
+        // Each in files of its own: whoever reads the configuration meanwhile finds a pair.
+        let number = rand::random::<u32>();
+        let file = |kind: &str| self.folder.join(format!("tls-{number:08x}.{kind}"));
+        let (shown, secret) = (file("crt"), file("key"));
+        let write = || {
+            process::replace(&shown, certificate)?;
+            process::replace(&secret, key)?;
+            std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600))
+        };
+        write().map_err(Error::io(format!("writing the certificate of {}", self.name)))?;
+        self.configure(|conf| conf.certificate = Some((shown, secret)))
     }
 
     /// Changes what the server tells about itself. Sessions see it with their next statement once this returns, whatever the

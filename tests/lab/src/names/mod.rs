@@ -8,7 +8,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -143,6 +143,13 @@ impl Zone {
             }
         }
         self.views().iter().filter_map(Weak::upgrade).for_each(|view| view.zone_changed());
+    }
+
+    /// The names that lead to an address now.
+    pub(crate) fn names_of(&self, address: IpAddr) -> BTreeSet<String> {
+        let records = self.records();
+        let names = records.history.keys().filter(|name| records.now(name).contains(&address));
+        names.cloned().collect()
     }
 
     fn records(&self) -> MutexGuard<'_, Records> {
