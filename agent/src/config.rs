@@ -120,8 +120,8 @@ pub struct Database {
     pub user: String,
     /// The password, on its first line; read again when a server refuses it. This or `password_command`.
     pub password_file: Option<PathBuf>,
-    /// Prints the password on its first line (an IAM token, say): program and arguments, run again when a server refuses it. This or
-    /// `password_file`.
+    /// Prints the password on its first line (an IAM token, say): program and arguments, run for each server, which `PGHOST`, `PGPORT`
+    /// and `PGUSER` name, and again when the server refuses it. This or `password_file`.
     pub password_command: Option<Vec<String>>,
     /// The database that is connected to first, to find the others.
     #[serde(default = "maintenance_database")]
