@@ -165,6 +165,27 @@ async fn http_and_command_keep_the_contract_of_controllers() {
     }
 }
 
+/// It is sent to green by address, which no certificate names.
+async fn refuses_to_hold_what_verifies_names(bouncer: &Bouncer, controller: &dyn IngestionController) {
+    let (tempo, soon) = (Tempo::start(), Duration::from_secs(5));
+    let console = bouncer.console().open(&tempo, soon).await.expect("its console");
+    let mark = mark("up-3");
+    for (mode, taken) in [("verify-full", false), ("verify-ca", true)] {
+        console.run(&tempo, soon, &format!("set server_tls_sslmode = '{mode}'")).await.expect("it is set");
+        let seen = controller.observe().await.map(drop);
+        let held = controller.pause(&mark).await;
+        for said in [seen, held] {
+            match said {
+                Ok(()) => assert!(taken, "{mode} is taken"),
+                Err(error) => {
+                    assert!(!taken && error.to_string().contains("write server_tls_sslmode = verify-ca"), "{error}")
+                }
+            }
+        }
+    }
+    controller.resume(&mark, None).await.expect("it runs");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_pgbouncer_keeps_the_contract_of_controllers() {
     let program = lab::install::ensure_pgbouncer(&|line| println!("{line}")).await.expect("pgbouncer");
@@ -184,6 +205,7 @@ async fn a_real_pgbouncer_keeps_the_contract_of_controllers() {
         "databases": ["orders"], "config_file": bouncer.databases_file()});
     let controller = || configured(&section, "agent");
     keeps_the_contract(Subject { controller: &controller, by_hand: None, remembers: false }).await;
+    refuses_to_hold_what_verifies_names(&bouncer, &*controller()).await;
     bouncer.stop().await;
 }
 

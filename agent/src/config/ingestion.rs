@@ -59,7 +59,8 @@ pub enum Ingestion {
     },
     /// A workload of Kubernetes, or what KEDA scales.
     Kubernetes(Kubernetes),
-    /// A PgBouncer that clients are behind: it holds them through the cut and is told where to go on.
+    /// A PgBouncer that clients are behind: it holds them through the cut and is told where to go on, by address; so its
+    /// `server_tls_sslmode` is at most `verify-ca`.
     Pgbouncer {
         /// What it is called in plans, logs and metrics.
         name: String,

@@ -141,8 +141,23 @@ impl PgBouncer {
         }
     }
 
+    /// Can its clients be sent to a server by address, as they are at the cut? Not where it verifies names: no certificate of RDS
+    /// names an address, and every client would be refused.
+    async fn takes_addresses(&self, session: &Session) -> Result<(), ControlError> {
+        for message in self.command(session, "SHOW CONFIG").await? {
+            let SimpleQueryMessage::Row(row) = message else { continue };
+            if (column(&row, "key"), column(&row, "value")) == (Some("server_tls_sslmode"), Some("verify-full")) {
+                let what = "server_tls_sslmode is verify-full, and at the cut clients are sent to green by its address, which no \
+                            certificate names; write server_tls_sslmode = verify-ca";
+                return Err(failed(self.doing("SHOW CONFIG"), what));
+            }
+        }
+        Ok(())
+    }
+
     async fn pause_all(&self) -> Result<(), ControlError> {
         let control = self.session().await?;
+        self.takes_addresses(&control).await?;
         let paused = self.paused(&control).await?;
         let running = paused.into_iter().filter(|(_, paused)| !paused);
         // One connection each: a PAUSE answers when the last transaction has ended, and the others need not wait for it.
@@ -324,6 +339,7 @@ impl IngestionController for PgBouncer {
     fn observe(&self) -> BoxFuture<'_, Result<Observation, ControlError>> {
         Box::pin(async move {
             let session = self.session().await?;
+            self.takes_addresses(&session).await?;
             let paused = self.paused(&session).await?;
             let waiting = self.command(&session, "SHOW POOLS").await?;
             let backlog = waiting.iter().filter_map(|message| match message {
