@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -14,29 +14,21 @@ use proto::{
     intent::Targets,
     side::{Endpoint, Member, ServerSaid, Side, SideIdentity},
 };
-use runtime::{
-    clock::{Clock, Mono},
-    tls::Group,
-};
-use secrecy::{ExposeSecret, SecretString};
+use runtime::{clock::Clock, tls::Group};
+use secrecy::ExposeSecret;
 use tokio::{sync::mpsc, task::AbortHandle};
 use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
     config::{Database, HostRule, Tls},
-    pg::catalog::watchers as sql,
+    pg::{catalog::watchers as sql, password::Password},
 };
 
 /// What an ordinary connect may take, name, handshake, password and identity included.
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// Tries of one [`Dialer::open_insistently`] that may hang at once.
 const TRIES_MAX: usize = 10;
-const PASSWORD_COMMAND_WITHIN: Duration = Duration::from_secs(10);
-/// A password that a command printed is used this long (IAM tokens live 15 minutes).
-const PASSWORD_FRESH: Duration = Duration::from_secs(300);
-/// A refused password that a command printed so lately is not asked for again.
-const PASSWORD_YOUNG: Duration = Duration::from_secs(60);
 /// Notices that nobody takes are dropped beyond this many.
 const NOTICES_MAX: usize = 4096;
 
@@ -409,8 +401,7 @@ impl Dialer {
             return Err(ConnectError::TlsRequired { host: host.to_owned() });
         }
         self.0.names.add(host);
-        let login = LoginAt { host, port, user: &self.0.user };
-        let password = self.0.password.get(&self.0.clock, login).await?;
+        let password = self.0.password.get(&self.0.clock, host, port).await?;
         let mut config = tokio_postgres::Config::new();
         config
             .host(host)
@@ -430,7 +421,7 @@ impl Dialer {
         if let Err(error) = &dialled
             && error.kind() == "auth"
         {
-            self.0.password.forget(self.0.clock.mono(), login);
+            self.0.password.forget(self.0.clock.mono(), host, port);
         }
         dialled
     }
@@ -583,109 +574,6 @@ async fn resolve(clock: &Clock, host: &str, port: u16, limit: Duration) -> Resul
     Ok(found.map_err(failed)?.map(|address| address.ip()).collect())
 }
 
-/// Where the password comes from, and the last ones.
-struct Password {
-    source: PasswordSource,
-    last: Mutex<Passwords>,
-}
-
-/// By host and port: what a command prints may be good for one server only, as tokens of IAM are. A file is good for all.
-type Passwords = HashMap<Option<(String, u16)>, (Mono, SecretString)>;
-
-enum PasswordSource {
-    File(std::path::PathBuf),
-    Command(Vec<String>),
-}
-
-/// What a password is for.
-#[derive(Debug, Clone, Copy)]
-struct LoginAt<'a> {
-    host: &'a str,
-    port: u16,
-    user: &'a str,
-}
-
-impl Password {
-    fn new(database: &Database) -> Password {
-        let source = match (&database.password_file, &database.password_command) {
-            (Some(path), _) => PasswordSource::File(path.clone()),
-            (None, command) => PasswordSource::Command(command.clone().unwrap_or_default()),
-        };
-        Password { source, last: Mutex::default() }
-    }
-
-    fn key(&self, login: LoginAt<'_>) -> Option<(String, u16)> {
-        match self.source {
-            PasswordSource::File(_) => None,
-            PasswordSource::Command(_) => Some((login.host.to_owned(), login.port)),
-        }
-    }
-
-    fn last(&self) -> MutexGuard<'_, Passwords> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Called after a server refused it, so that a rotated one is read. A server that takes nobody refuses it too, again and
-    /// again while it is switched over: what a command printed lately is kept, for running it may take long.
-    fn forget(&self, now: Mono, login: LoginAt<'_>) {
-        let file = matches!(self.source, PasswordSource::File(_));
-        let (key, mut last) = (self.key(login), self.last());
-        if last.get(&key).is_some_and(|(read, _)| file || now.since(*read) >= PASSWORD_YOUNG) {
-            last.remove(&key);
-        }
-    }
-
-    async fn get(&self, clock: &Clock, login: LoginAt<'_>) -> Result<SecretString, ConnectError> {
-        let (now, key) = (clock.mono(), self.key(login));
-        if let Some((at, password)) = self.last().get(&key)
-            && now.since(*at) < PASSWORD_FRESH
-        {
-            return Ok(password.clone());
-        }
-        let text = match &self.source {
-            // Not by the pool of threads: names that do not resolve may keep those busy when it matters.
-            PasswordSource::File(path) => std::fs::read_to_string(path)
-                .map_err(|error| ConnectError::Password { what: format!("{}: {error}", path.display()) })?,
-            PasswordSource::Command(command) => run(clock, command, login).await?,
-        };
-        let password = SecretString::from(text.lines().next().unwrap_or_default().to_owned());
-        if password.expose_secret().is_empty() {
-            return Err(ConnectError::Password { what: "its source is empty".into() });
-        }
-        let mut last = self.last();
-        // Names that are dialled no more leave nothing behind.
-        last.retain(|_, (read, _)| now.since(*read) < PASSWORD_FRESH);
-        last.insert(key, (now, password.clone()));
-        Ok(password)
-    }
-}
-
-/// The command's standard output. It is told by libpq's variables which server the password is for. What it says on standard error
-/// is not repeated: it may hold secrets.
-async fn run(clock: &Clock, command: &[String], login: LoginAt<'_>) -> Result<String, ConnectError> {
-    let failed = |what: String| ConnectError::Password { what };
-    let Some((program, arguments)) = command.split_first() else {
-        return Err(failed("password_command is empty".into()));
-    };
-    let child = tokio::process::Command::new(program)
-        .args(arguments)
-        .env("PGHOST", login.host)
-        .env("PGPORT", login.port.to_string())
-        .env("PGUSER", login.user)
-        .kill_on_drop(true)
-        .stdin(std::process::Stdio::null())
-        .output();
-    let output = clock
-        .timeout(PASSWORD_COMMAND_WITHIN, child)
-        .await
-        .map_err(|elapsed| failed(format!("{program}: {elapsed}")))?
-        .map_err(|error| failed(format!("{program}: {error}")))?;
-    if !output.status.success() {
-        return Err(failed(format!("{program}: {}", output.status)));
-    }
-    String::from_utf8(output.stdout).map_err(|_| failed(format!("{program}: its output is not text")))
-}
-
 #[cfg(test)]
 mod tests {
     use proto::side::Member;
@@ -693,52 +581,20 @@ mod tests {
 
     use super::*;
 
-    fn database() -> Database {
-        Database {
-            user: "upgrade_pilot".into(),
-            password_file: None,
-            password_command: None,
-            maintenance_database: "postgres".into(),
-            tls: Tls::Disable,
-            tls_ca_file: None,
-        }
-    }
-
-    #[tokio::test]
-    async fn a_command_is_asked_for_a_password_of_each_server_and_anew_when_an_older_one_is_refused() {
-        let folder = std::env::temp_dir().join(format!("password-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let script = format!("echo x >> {}/ran; echo $PGUSER@$PGHOST:$PGPORT", folder.display());
-        let command = Some(vec!["sh".into(), "-c".into(), script]);
-        let password = Password::new(&Database { password_command: command, ..database() });
-        let clock = Clock::system();
-        let ask = async |host, ran: usize| {
-            let login = LoginAt { host, port: 5432, user: "upgrade_pilot" };
-            let said = password.get(&clock, login).await.unwrap();
-            assert_eq!(said.expose_secret(), format!("upgrade_pilot@{host}:5432"));
-            assert_eq!(std::fs::read_to_string(folder.join("ran")).unwrap().lines().count(), ran, "{host}");
-            login
-        };
-        ask("blue.example", 1).await;
-        let green = ask("green.example", 2).await;
-        ask("blue.example", 2).await;
-        // A server that takes nobody refuses a new one too.
-        let now = clock.mono();
-        password.forget(now, green);
-        ask("green.example", 2).await;
-        password.forget(now + PASSWORD_YOUNG, green);
-        ask("blue.example", 2).await;
-        ask("green.example", 3).await;
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-
     #[tokio::test]
     async fn a_server_that_swallows_what_is_sent_is_tried_again_before_the_first_try_ends() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let file = std::env::temp_dir().join(format!("insistent-{}", std::process::id()));
         std::fs::write(&file, "secret\n").unwrap();
-        let database = Database { password_file: Some(file.clone()), ..database() };
+        let database = Database {
+            user: "upgrade_pilot".into(),
+            password_file: Some(file.clone()),
+            password_command: None,
+            maintenance_database: "postgres".into(),
+            tls: Tls::Disable,
+            tls_ca_file: None,
+        };
         let dialer = Dialer::new(&database, vec!["127.0.0.0/8".parse().unwrap()], Clock::system()).unwrap();
         let (resource_id, instance, host) = ("db-1".into(), "green-1".into(), "127.0.0.1".into());
         let members = vec![Member { resource_id, instance, host, port, writer: true }];

@@ -2,5 +2,6 @@
 
 pub mod catalog;
 pub mod connect;
+mod password;
 
 pub use connect::{Conn, ConnectError, Dialer};
